@@ -1,0 +1,172 @@
+package cache
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	bolt "go.etcd.io/bbolt"
+)
+
+// Facts is what the index knows of a blob, present or not: a manifest tells
+// the size of its layers before they are there.
+type Facts struct {
+	// Size in bytes; 0 if unknown. Measured once the blob was published;
+	// before that it is what a manifest claims.
+	Size int64 `json:"size,omitempty"`
+	// MediaType as the first descriptor gave it, or the Put that brought
+	// the bytes.
+	MediaType string `json:"mediaType,omitempty"`
+	// Source is the upstream that sent the bytes. Empty if they are not
+	// there, or came through Writer.
+	Source string `json:"source,omitempty"`
+	// Updated is when labels changed last.
+	Updated time.Time `json:"updated,omitzero"`
+	// Used is when the blob was last used, as told to Touch. Up to a minute
+	// of it may be lost in a crash.
+	Used time.Time `json:"used,omitzero"`
+	// Labels are containerd's.
+	Labels map[string]string `json:"labels,omitempty"`
+}
+
+// merge takes over what other knows. A size or media type that is known
+// stays: the first one decides, so that a blob never changes type.
+func (f *Facts) merge(other Facts) {
+	if f.Size == 0 {
+		f.Size = other.Size
+	}
+	if f.MediaType == "" {
+		f.MediaType = other.MediaType
+	}
+	if other.Source != "" {
+		f.Source = other.Source
+	}
+	f.Updated = later(f.Updated, other.Updated)
+	f.Used = later(f.Used, other.Used)
+	if len(other.Labels) > 0 {
+		f.Labels = maps.Clone(f.Labels)
+		if f.Labels == nil {
+			f.Labels = map[string]string{}
+		}
+		maps.Copy(f.Labels, other.Labels)
+	}
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+// Facts returns what is known of a blob, or errdefs.ErrNotFound.
+func (s *Store) Facts(dgst digest.Digest) (Facts, error) {
+	var f Facts
+	if err := s.index.get(blobsBucket, dgst.String(), &f); err != nil {
+		return Facts{}, err
+	}
+	f.Used = later(f.Used, s.uses.blob(dgst))
+	return f, nil
+}
+
+// SetFacts adds to what is known of a blob. What is known already stays, and
+// nothing is written if nothing is new.
+func (s *Store) SetFacts(dgst digest.Digest, facts Facts) error {
+	return s.changeFacts(dgst, func(f *Facts) { f.merge(facts) })
+}
+
+// notePublished adds to the facts of a blob that is published. Its size was
+// measured. What manifests claimed before is overruled, and, if its bytes came
+// just now, so is the media type: any manifest may name any digest, and must
+// not decide what somebody else's blob is.
+func (s *Store) notePublished(dgst digest.Digest, size int64, facts Facts, isNew bool) error {
+	return s.changeFacts(dgst, func(f *Facts) {
+		f.Size = size
+		if isNew && facts.MediaType != "" {
+			f.MediaType = facts.MediaType
+		}
+		f.merge(facts)
+	})
+}
+
+func (s *Store) changeFacts(dgst digest.Digest, change func(*Facts)) error {
+	err := s.index.changeFacts([]digest.Digest{dgst}, func(_ int, f *Facts) { change(f) })
+	if err != nil {
+		return fmt.Errorf("note facts of %s: %w", dgst, err)
+	}
+	return nil
+}
+
+// NoteDescriptors records sizes and media types of blobs that a verified
+// manifest names, in one transaction. They are claims: a descriptor with an
+// invalid digest is passed over, and the first claim of a blob stays.
+func (s *Store) NoteDescriptors(descs []ocispec.Descriptor) error {
+	dgsts := make([]digest.Digest, 0, len(descs))
+	claims := make([]Facts, 0, len(descs))
+	for _, desc := range descs {
+		if desc.Digest.Validate() != nil {
+			continue
+		}
+		dgsts = append(dgsts, desc.Digest)
+		claims = append(claims, Facts{Size: max(0, desc.Size), MediaType: desc.MediaType})
+	}
+	err := s.index.changeFacts(dgsts, func(i int, f *Facts) { f.merge(claims[i]) })
+	if err != nil {
+		return fmt.Errorf("note facts of %d blobs: %w", len(descs), err)
+	}
+	return nil
+}
+
+// changeFacts applies change to the facts of each digest, in one transaction.
+// It looks first: a write that changes nothing would still cost an fsync.
+func (x *index) changeFacts(dgsts []digest.Digest, change func(i int, f *Facts)) error {
+	var differs bool
+	err := x.view(func(tx *bolt.Tx) error {
+		for i, dgst := range dgsts {
+			old, data, err := changedFacts(tx, dgst, func(f *Facts) { change(i, f) })
+			if err != nil {
+				return err
+			}
+			differs = differs || !bytes.Equal(old, data)
+		}
+		return nil
+	})
+	if err != nil || !differs {
+		return err
+	}
+	return x.change(func(tx *bolt.Tx) error {
+		for i, dgst := range dgsts {
+			_, data, err := changedFacts(tx, dgst, func(f *Facts) { change(i, f) })
+			if err != nil {
+				return err
+			}
+			if err := tx.Bucket([]byte(blobsBucket)).Put([]byte(dgst), data); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// changedFacts returns a record as it is, nil if there is none, and as it
+// would be after change.
+func changedFacts(tx *bolt.Tx, dgst digest.Digest, change func(*Facts)) (old, data []byte, err error) {
+	old = tx.Bucket([]byte(blobsBucket)).Get([]byte(dgst))
+	f := decodeFacts(old)
+	change(&f)
+	data, err = json.Marshal(f)
+	return old, data, err
+}
+
+// decodeFacts decodes a record. A damaged one is begun anew.
+func decodeFacts(data []byte) Facts {
+	var f Facts
+	if data == nil || json.Unmarshal(data, &f) != nil {
+		return Facts{}
+	}
+	return f
+}

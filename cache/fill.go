@@ -1,0 +1,203 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+)
+
+// HoldBack is how many bytes at the end of a running fill its readers do not
+// get until the digest matched. Blobs up to this size are therefore verified
+// before their first byte is handed out.
+const HoldBack = 1 << 20
+
+// Fill is one running download of one blob, shared by all who want it. Make
+// readers with NewReader.
+type Fill struct {
+	store  *Store
+	digest digest.Digest
+	hint   int64 // the size as a manifest gave it, -1 if none did
+	cancel context.CancelCauseFunc
+
+	mu         sync.Mutex
+	changed    chan struct{} // closed, and replaced, at every change of what follows
+	file       *os.File      // the ingest's data; nil until it is open
+	size       int64         // of the whole blob as announced; -1 while unknown
+	received   int64         // bytes in file
+	generation int           // counts how often the bytes were thrown away
+	answered   bool          // an upstream began to send, or nothing was missing
+	verified   bool          // size and digest matched: every byte may be read
+	done       bool          // published, or failed with err
+	err        error
+	readers    int // open readers; the last one out closes file
+}
+
+// Fill joins the running fill of a blob, or starts one from src. hint is the
+// blob's size as a manifest gave it, -1 if none did. It returns
+// errdefs.ErrAlreadyExists if the blob is published: open that.
+//
+// The fill keeps the values of ctx but not its end.
+func (s *Store) Fill(ctx context.Context, dgst digest.Digest, hint int64, src Source) (_ *Fill, started bool, _ error) {
+	if _, err := s.blobPath(dgst); err != nil {
+		return nil, false, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, false, errClosed
+	}
+	if f, ok := s.fills[dgst]; ok {
+		return f, false, nil
+	}
+	// Under the lock, so that a fill that has just published and left the
+	// table is seen here. A stat is the only I/O under this lock.
+	if has, err := s.Has(dgst); has || err != nil {
+		if err == nil {
+			err = fmt.Errorf("blob %s: %w", dgst, errdefs.ErrAlreadyExists)
+		}
+		return nil, false, err
+	}
+	f := &Fill{store: s, digest: dgst, hint: hint, size: -1, changed: make(chan struct{})}
+	// The one place where work is cut loose from the client that caused it:
+	// the next client wants these bytes too. Close and the policy end it.
+	fillCtx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	f.cancel = cancel
+	s.fills[dgst] = f
+	s.fillers.Add(1)
+	go func() {
+		defer s.fillers.Done()
+		defer cancel(nil)
+		f.run(fillCtx, src)
+	}()
+	return f, true, nil
+}
+
+// Digest returns the digest of the blob that is being filled.
+func (f *Fill) Digest() digest.Digest { return f.digest }
+
+// Progress is how far a fill is.
+type Progress struct {
+	// Size of the whole blob in bytes, -1 while unknown. Received is how
+	// many of them are on disk.
+	Size, Received int64
+	// Done is set at the end; Err says why it failed, nil if published.
+	Done bool
+	Err  error
+}
+
+// Progress returns how far the fill is, and a channel that is closed when
+// that changes.
+func (f *Fill) Progress() (Progress, <-chan struct{}) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	p := Progress{Size: f.size, Received: f.received, Done: f.done, Err: f.err}
+	if p.Size < 0 {
+		p.Size = f.hint
+	}
+	return p, f.changed
+}
+
+// Wait returns when the blob is published, with the fill's error when it
+// failed, or with the context's.
+func (f *Fill) Wait(ctx context.Context) error {
+	for {
+		p, changed := f.Progress()
+		if p.Done {
+			return p.Err
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("wait for %s: %w", f.digest, context.Cause(ctx))
+		}
+	}
+}
+
+// WaitReadable returns when bytes from offset on can be read, or the fill
+// failed, with its error. When ctx ends first it returns nil if an upstream
+// has begun to send, since bytes are on their way then, and the context's
+// error otherwise.
+func (f *Fill) WaitReadable(ctx context.Context, offset int64) error {
+	for {
+		f.mu.Lock()
+		changed, err := f.changed, f.err
+		verified, answered := f.verified, f.answered
+		ready := f.readable() > offset
+		f.mu.Unlock()
+		switch {
+		case verified:
+			return nil
+		case err != nil:
+			return err
+		case ready:
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			if answered {
+				return nil
+			}
+			return fmt.Errorf("wait for %s: upstream has not answered: %w", f.digest, context.Cause(ctx))
+		}
+	}
+}
+
+// readable is how many bytes a reader may have now. f.mu is held.
+func (f *Fill) readable() int64 {
+	switch {
+	case f.verified:
+		return f.received
+	case f.size >= 0:
+		return max(0, min(f.received, f.size-HoldBack))
+	default:
+		return max(0, f.received-HoldBack)
+	}
+}
+
+// update changes the state and wakes all who wait for it.
+func (f *Fill) update(change func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change()
+	close(f.changed)
+	f.changed = make(chan struct{})
+}
+
+// finish ends the fill and takes it out of the table, both at once: whoever
+// sees the end and asks again gets the blob or a new fill, and before a new
+// fill touches the bytes no reader of this one takes them for its own.
+func (f *Fill) finish(err error) {
+	f.store.mu.Lock()
+	delete(f.store.fills, f.digest)
+	f.update(func() { f.done, f.err = true, err })
+	f.store.mu.Unlock()
+	f.closeIfUnused()
+}
+
+// isFilling reports whether ref is the ingest of a running fill.
+func (s *Store) isFilling(ref string) bool {
+	dgst, ok := strings.CutPrefix(ref, fillRef)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return ok && s.fills[digest.Digest(dgst)] != nil
+}
+
+// closeIfUnused closes the file once the fill is over and nobody reads it.
+func (f *Fill) closeIfUnused() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.done || f.readers > 0 || f.file == nil {
+		return
+	}
+	if err := f.file.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
+		f.store.logger.Warn("fill: close", "digest", f.digest, "err", err)
+	}
+	f.file = nil
+}

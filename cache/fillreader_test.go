@@ -1,0 +1,210 @@
+package cache
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"os"
+	"sync"
+	"testing"
+
+	"github.com/containerd/errdefs"
+)
+
+// TestFillReaders has readers come at any time, read at any offset, seek, and
+// leave at any time, while the blob grows in pieces of any size.
+func TestFillReaders(t *testing.T) {
+	t.Parallel()
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	for _, announced := range []bool{true, false} {
+		s := openStore(t, t.TempDir())
+		data, dgst := blobOf(1, 4*HoldBack+321)
+		size := int64(-1)
+		if announced {
+			size = int64(len(data))
+		}
+		src := newTap(size)
+		f := startFill(t, s, dgst, -1, src)
+		rng := rand.New(rand.NewPCG(seed, 0))
+		src.flow(t, data[:1])
+		waitReceived(t, f, 1)
+		var wg sync.WaitGroup
+		for at, n := 1, 0; at < len(data); at += n {
+			for range 3 {
+				rng := rand.New(rand.NewPCG(seed, rng.Uint64()))
+				r, err := f.NewReader(patience(t))
+				if err != nil {
+					t.Fatal(err)
+				}
+				wg.Go(func() {
+					defer r.Close()
+					readAtRandom(t, r, data, rng)
+				})
+			}
+			n = min(1+rng.IntN(HoldBack/2), len(data)-at)
+			src.flow(t, data[at:at+n])
+		}
+		src.w.Close()
+		wg.Wait()
+		if err := f.Wait(patience(t)); err != nil {
+			t.Error(err)
+		}
+		wantBlob(t, s, dgst, data)
+		if f.file != nil {
+			t.Error("the file is open after the last reader left")
+		}
+	}
+}
+
+// readAtRandom reads pieces from anywhere and may leave early. Some readers
+// finish with the whole rest.
+func readAtRandom(t *testing.T, r *FillReader, data []byte, rng *rand.Rand) {
+	off := int64(0)
+	for range rng.IntN(8) {
+		want := rng.Int64N(int64(len(data)))
+		var err error
+		switch rng.IntN(3) {
+		case 0:
+			off, err = r.Seek(want, io.SeekStart)
+		case 1:
+			off, err = r.Seek(want-off, io.SeekCurrent)
+		case 2:
+			off, err = r.Seek(want-int64(len(data)), io.SeekEnd)
+			if errdefs.IsUnavailable(err) && r.Size() < 0 {
+				off, err = r.Seek(want, io.SeekStart)
+			}
+		}
+		if err != nil || off != want {
+			t.Errorf("seek: %d, %v, want %d", off, err, want)
+			return
+		}
+		p := make([]byte, 1+rng.IntN(300_000))
+		n, err := r.Read(p)
+		if err != nil || !bytes.Equal(p[:n], data[off:off+int64(n)]) {
+			t.Errorf("read at %d: %d bytes, %v", off, n, err)
+			return
+		}
+		off += int64(n)
+	}
+	if rng.IntN(2) == 0 {
+		return
+	}
+	rest, err := io.ReadAll(r)
+	if err != nil || !bytes.Equal(rest, data[off:]) {
+		t.Errorf("rest from %d: %d bytes, %v, want %d", off, len(rest), err, len(data)-int(off))
+	}
+}
+
+// TestFillReaderSeek goes through the seeks that fail or lead past the end.
+func TestFillReaderSeek(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, t.TempDir())
+	data, dgst := blobOf(1, 10)
+	src := newTap(-1)
+	f := startFill(t, s, dgst, -1, src)
+	src.flow(t, data[:5])
+	waitReceived(t, f, 5)
+	ctx, cancel := context.WithCancelCause(patience(t))
+	r, err := f.NewReader(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if r.Size() != -1 {
+		t.Errorf("size is %d before it is known, want -1", r.Size())
+	}
+	if _, err := r.Seek(0, io.SeekEnd); !errdefs.IsUnavailable(err) {
+		t.Errorf("seek from an unknown end: %v, want unavailable", err)
+	}
+	if _, err := r.Seek(-1, io.SeekStart); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("seek to -1: %v, want invalid argument", err)
+	}
+	if _, err := r.Seek(0, 7); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("seek with whence 7: %v, want invalid argument", err)
+	}
+	if n, err := r.Read(nil); n != 0 || err != nil {
+		t.Errorf("read of nothing: %d, %v", n, err)
+	}
+	src.flow(t, data[5:])
+	src.w.Close()
+	if err := f.Wait(patience(t)); err != nil {
+		t.Fatal(err)
+	}
+	if at, err := r.Seek(-3, io.SeekEnd); at != 7 || err != nil {
+		t.Errorf("seek to 3 before the end: %d, %v, want 7", at, err)
+	}
+	if rest, err := io.ReadAll(r); err != nil || !bytes.Equal(rest, data[7:]) {
+		t.Errorf("rest: %q, %v, want the last 3 bytes", rest, err)
+	}
+	if _, err := r.Seek(100, io.SeekStart); err != nil {
+		t.Error(err)
+	}
+	cause := errors.New("client is gone")
+	cancel(cause)
+	if _, err := r.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("read past the end: %v, want EOF", err)
+	}
+}
+
+// TestFillReaderCause has a waiting Read return why its context ended.
+func TestFillReaderCause(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, t.TempDir())
+	data, dgst := blobOf(1, 10)
+	src := newTap(-1)
+	f := startFill(t, s, dgst, -1, src)
+	src.flow(t, data[:5])
+	waitReceived(t, f, 5)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	r, err := f.NewReader(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	cause := errors.New("client is gone")
+	done := make(chan error, 1)
+	go func() {
+		_, err := r.Read(make([]byte, 1))
+		done <- err
+	}()
+	cancel(cause)
+	if err := <-done; !errors.Is(err, cause) {
+		t.Errorf("read: %v, want the cause", err)
+	}
+}
+
+// TestFillReaderShortFile has somebody shorten the file below a reader: that
+// is no end of the blob.
+func TestFillReaderShortFile(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, t.TempDir())
+	data, dgst := blobOf(1, 3*HoldBack)
+	src := newTap(int64(len(data)))
+	f := startFill(t, s, dgst, -1, src)
+	src.flow(t, data[:HoldBack])
+	waitReceived(t, f, HoldBack)
+	r, err := f.NewReader(patience(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if err := os.Truncate(f.file.Name(), 10); err != nil {
+		t.Fatal(err)
+	}
+	got, err := io.ReadAll(r)
+	if len(got) != 10 || !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("read %d bytes, %v, want 10 and an unexpected end", len(got), err)
+	}
+	src.flow(t, data[HoldBack:])
+	src.w.Close()
+	// What is on disk is no longer what was hashed: it is not published.
+	if err := f.Wait(patience(t)); !errdefs.IsDataLoss(err) && err != nil {
+		t.Errorf("fill: %v, want data loss", err)
+	}
+	if has, _ := s.Has(dgst); has {
+		wantBlob(t, s, dgst, data)
+	}
+}

@@ -1,0 +1,259 @@
+package cache
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"time"
+
+	"github.com/containerd/errdefs"
+)
+
+// copyBuffer is how many bytes a fill reads at a time: large enough that a
+// syscall a piece is cheap, small enough that 100 fills stay under 32 MiB.
+const copyBuffer = 256 << 10
+
+// MaxBlobSize bounds a blob: ECR's quota for a layer, 52,000 MiB. It keeps an
+// upstream that never stops from taking the disk.
+const MaxBlobSize = 52_000 << 20
+
+// run is the fill's life. The ref is free again before anyone sees the end,
+// so that the next fill of this digest can have it.
+func (f *Fill) run(ctx context.Context, src Source) {
+	err := f.fill(ctx, src)
+	if err != nil {
+		f.store.logger.WarnContext(ctx, "fill failed", "digest", f.digest, "err", err)
+	}
+	f.finish(err)
+}
+
+// fill opens the ingest, brings the missing bytes, verifies, publishes.
+func (f *Fill) fill(ctx context.Context, src Source) error {
+	ref := fillRef + f.digest.String()
+	if err := f.store.acquireRef(ref); err != nil {
+		return err
+	}
+	defer f.store.releaseRef(ref)
+	in, err := f.store.openIngest(ctx, ref, 0, f.digest.Algorithm())
+	if err != nil {
+		return err
+	}
+	f.update(func() { f.file, f.received = in.file, in.offset })
+	source, err := f.complete(ctx, in, src)
+	if err != nil {
+		if in.offset == 0 {
+			in.remove(ctx) // nothing to resume: every 404 would leave a folder
+		}
+		return err
+	}
+	f.update(func() { f.verified, f.answered, f.size = true, true, in.offset })
+	return f.publish(ctx, in, source)
+}
+
+// publish makes the verified bytes a blob. Facts are worth less than bytes:
+// that they cannot be noted fails nobody's pull.
+func (f *Fill) publish(ctx context.Context, in *ingest, source string) error {
+	if err := in.publish(ctx, f.digest); err != nil && !errdefs.IsAlreadyExists(err) {
+		return err
+	}
+	if err := f.store.notePublished(f.digest, in.offset, Facts{Source: source}, true); err != nil {
+		f.store.logger.WarnContext(ctx, "fill: facts not noted", "digest", f.digest, "err", err)
+	}
+	return nil
+}
+
+// complete brings the ingest to the verified whole. If a whole that was put
+// together from pieces does not match, one of the pieces is wrong and cannot
+// be told from the others: it is fetched once more, from the start.
+func (f *Fill) complete(ctx context.Context, in *ingest, src Source) (source string, err error) {
+	if in.offset > 0 {
+		// A crash may have come between the last byte and the publish.
+		if _, err := in.verify(0, f.digest); err == nil {
+			return "", nil
+		}
+	}
+	for again := false; ; again = true {
+		resumed := in.offset > 0
+		source, pieces, err := f.bring(ctx, in, src)
+		// Out of range: upstream has nothing behind what is here. That may
+		// be all there is, or more than there should be.
+		outOfRange := errdefs.IsOutOfRange(err) && in.offset > 0
+		if err != nil && !outOfRange {
+			return source, err
+		}
+		_, verr := in.verify(0, f.digest)
+		if verr == nil {
+			return source, nil
+		}
+		if err == nil {
+			err = fmt.Errorf("%s sent wrong bytes: %v: %w", source, verr, errdefs.ErrDataLoss) //nolint:errorlint // its kind is for writers
+		}
+		if rerr := f.restart(in); rerr != nil {
+			return source, errors.Join(err, rerr)
+		}
+		if again || !(resumed || outOfRange || pieces > 1) {
+			return source, err
+		}
+		f.store.logger.WarnContext(ctx, "fill: resumed bytes do not fit, fetching the whole", "digest", f.digest, "err", err)
+	}
+}
+
+// restart throws the bytes away. A reader that has had some of them cannot go
+// on: what it has may be wrong. Readers are told before the file shrinks under
+// them, so that none takes the new end for the blob's.
+func (f *Fill) restart(in *ingest) error {
+	f.update(func() {
+		f.received = 0
+		f.generation++
+	})
+	if err := in.truncate(); err != nil {
+		return &diskError{err}
+	}
+	return nil
+}
+
+// bring appends what is missing, over as many attempts as the policy allows.
+// pieces is how many upstream bodies went into the ingest.
+func (f *Fill) bring(ctx context.Context, in *ingest, src Source) (source string, pieces int, err error) {
+	policy := f.store.policy
+	for fruitless := 0; ; {
+		before := in.offset
+		from, err := f.attempt(ctx, in, src)
+		if from != "" {
+			source = from
+			pieces++
+		}
+		if err == nil {
+			return source, pieces, nil
+		}
+		if got := in.offset - before; got >= policy.spanBytes() || got > 0 && !errors.As(err, new(*stallError)) {
+			fruitless = 0
+		} else {
+			fruitless++
+		}
+		// As long as no upstream answered, clients are better served
+		// elsewhere, at once. After that they hang on our connection, and it
+		// is worth going on.
+		if isFinal(err) || ctx.Err() != nil || pieces == 0 || fruitless >= policy.Attempts {
+			return source, pieces, err
+		}
+		if err := pause(ctx, policy.Pause<<min(max(fruitless-1, 0), 6)); err != nil {
+			return source, pieces, err
+		}
+	}
+}
+
+// isFinal tells errors that another attempt does not change.
+func isFinal(err error) bool {
+	return errdefs.IsNotFound(err) || errdefs.IsPermissionDenied(err) || errdefs.IsUnauthorized(err) ||
+		errdefs.IsInvalidArgument(err) || errdefs.IsOutOfRange(err) || errors.As(err, new(*diskError))
+}
+
+// diskError marks a failure of our own disk, which is not upstream's fault.
+type diskError struct{ err error }
+
+func (e *diskError) Error() string { return e.err.Error() }
+func (e *diskError) Unwrap() error { return e.err }
+
+// attempt opens the source once and appends what it sends. from is empty if
+// it did not answer.
+func (f *Fill) attempt(ctx context.Context, in *ingest, src Source) (from string, err error) {
+	watch := newWatchdog(ctx, f.store.policy)
+	defer watch.stop()
+	stream, err := src.Open(watch.ctx, in.offset)
+	if err != nil {
+		return "", watch.explain(err)
+	}
+	defer stream.Body.Close()
+	stream.Upstream = cmp.Or(stream.Upstream, "upstream") // "" means unanswered here
+	if err := f.agreeOnSize(stream); err != nil {
+		return "", err
+	}
+	buf := make([]byte, copyBuffer)
+	for {
+		n, rerr := stream.Body.Read(buf)
+		if n > 0 {
+			watch.progress(n)
+			if err := f.append(in, buf[:n]); err != nil {
+				return stream.Upstream, err
+			}
+		}
+		if errors.Is(rerr, io.EOF) {
+			return stream.Upstream, f.checkEnd(in, stream.Upstream)
+		}
+		if rerr != nil {
+			return stream.Upstream, fmt.Errorf("read from %s at %d: %w", stream.Upstream, in.offset, watch.explain(rerr))
+		}
+	}
+}
+
+// agreeOnSize takes the size that upstream announces, and refuses a later
+// announcement that contradicts it: clients were told the first one. The hint
+// from a manifest does not count here. Anyone can publish a manifest with a
+// wrong size for somebody else's layer; the digest decides.
+func (f *Fill) agreeOnSize(stream Stream) error {
+	announced := stream.Size
+	if f.size >= 0 && announced >= 0 && f.size != announced {
+		return fmt.Errorf("%s announces %d bytes for %s, %d were announced before: %w",
+			stream.Upstream, announced, f.digest, f.size, errdefs.ErrDataLoss)
+	}
+	if announced > MaxBlobSize {
+		return fmt.Errorf("%s announces %d bytes for %s, at most %d are taken: %w",
+			stream.Upstream, announced, f.digest, int64(MaxBlobSize), errdefs.ErrInvalidArgument)
+	}
+	f.update(func() {
+		f.answered = true
+		if f.size < 0 {
+			f.size = max(-1, announced)
+		}
+	})
+	return nil
+}
+
+func (f *Fill) append(in *ingest, p []byte) error {
+	limit := int64(MaxBlobSize)
+	if f.size >= 0 {
+		limit = f.size
+	}
+	if in.offset+int64(len(p)) > limit {
+		return fmt.Errorf("upstream sends more than the %d bytes of %s: %w", limit, f.digest, errdefs.ErrDataLoss)
+	}
+	if _, err := in.Write(p); err != nil {
+		// The disk is full or broken. What is there is given back: it may be
+		// the very space that others need. Removing the name is not enough,
+		// since readers hold the file.
+		err = &diskError{err}
+		f.update(func() { f.err, f.received = err, 0 })
+		if terr := in.truncate(); terr != nil {
+			err = errors.Join(err, terr)
+		}
+		in.remove(context.Background())
+		return err
+	}
+	f.update(func() { f.received = in.offset })
+	return nil
+}
+
+// checkEnd refuses a body that ended cleanly before its time.
+func (f *Fill) checkEnd(in *ingest, upstream string) error {
+	if f.size >= 0 && in.offset < f.size {
+		return fmt.Errorf("%s ended %s at %d of %d bytes: %w", upstream, f.digest, in.offset, f.size, io.ErrUnexpectedEOF)
+	}
+	return nil
+}
+
+// pause waits about d: between half and all of it, so that fills that failed
+// together do not come back together.
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d/2 + rand.N(d/2+1))
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

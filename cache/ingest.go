@@ -1,0 +1,203 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+)
+
+// ingest is a blob on its way in: a folder with the bytes so far, the ref
+// that owns it and the expected total. Its caller holds the ref (acquireRef),
+// so that one ingest has one writer. It is not safe for concurrent use; only
+// file.ReadAt may run beside the writer.
+type ingest struct {
+	store     *Store
+	ref       string
+	dir       string
+	file      *os.File
+	digester  digest.Digester
+	offset    int64 // bytes on disk and in the digester
+	total     int64 // 0 if unknown
+	startedAt time.Time
+	updatedAt time.Time
+}
+
+// openIngest opens the ingest of ref, or makes it, and hashes what is there
+// so that writing goes on behind it. alg is the digest's algorithm. A ctx that
+// ends stops the hashing; the bytes stay.
+func (s *Store) openIngest(ctx context.Context, ref string, total int64, alg digest.Algorithm) (*ingest, error) {
+	in := &ingest{store: s, ref: ref, dir: s.ingestPath(ref), digester: alg.Digester(), total: total}
+	if err := in.prepareDir(); err != nil {
+		return nil, err
+	}
+	f, err := openData(in.dataPath())
+	if err != nil {
+		return nil, fmt.Errorf("ingest %q: %w", ref, err)
+	}
+	in.file = f
+	if in.offset, err = hashFile(ctx, in.digester.Hash(), f); err != nil {
+		return nil, errors.Join(fmt.Errorf("ingest %q: hash what is there: %w", ref, err), f.Close())
+	}
+	return in, nil
+}
+
+// openData opens the bytes of an ingest, never through a link.
+func openData(path string) (*os.File, error) {
+	const flags = os.O_RDWR | os.O_CREATE | syscall.O_NOFOLLOW
+	f, err := os.OpenFile(path, flags, 0o600)
+	if errors.Is(err, fs.ErrPermission) {
+		// A crash came between the blob's mode and its rename. Without this
+		// an unprivileged daemon could never again write to its own file.
+		if err := os.Chmod(path, 0o600); err != nil {
+			return nil, err
+		}
+		f, err = os.OpenFile(path, flags, 0o600)
+	}
+	return f, err
+}
+
+// hashFile feeds f to h and returns how many bytes it had. It looks at ctx now
+// and then, since there may be gigabytes.
+func hashFile(ctx context.Context, h hash.Hash, f *os.File) (int64, error) {
+	var total int64
+	buf := make([]byte, copyBuffer)
+	for {
+		if ctx.Err() != nil {
+			return total, context.Cause(ctx)
+		}
+		n, err := f.ReadAt(buf, total)
+		h.Write(buf[:n])
+		total += int64(n)
+		if errors.Is(err, io.EOF) {
+			return total, nil
+		}
+		if err != nil {
+			return total, err
+		}
+	}
+}
+
+func (in *ingest) dataPath() string { return filepath.Join(in.dir, "data") }
+
+// prepareDir makes the ingest's folder, or reads what an earlier writer left
+// in it. A folder that is not whole is begun anew: its bytes are worth less
+// than the doubt.
+func (in *ingest) prepareDir() error {
+	st, err := in.store.readStatus(in.dir)
+	if err == nil && st.Ref == in.ref {
+		if in.total > 0 && st.Total > 0 && in.total != st.Total {
+			return fmt.Errorf("ingest %q: total is %d, was %d: %w", in.ref, in.total, st.Total, errdefs.ErrFailedPrecondition)
+		}
+		in.startedAt, in.updatedAt = st.StartedAt, st.UpdatedAt
+		in.total = max(in.total, st.Total)
+		return nil
+	}
+	if err := os.RemoveAll(in.dir); err != nil {
+		return fmt.Errorf("ingest %q: remove remains: %w", in.ref, err)
+	}
+	if err := os.Mkdir(in.dir, 0o700); err != nil {
+		return fmt.Errorf("ingest %q: %w", in.ref, err)
+	}
+	in.startedAt = time.Now()
+	in.updatedAt = in.startedAt
+	started, err := in.startedAt.MarshalText()
+	if err != nil {
+		return fmt.Errorf("ingest %q: %w", in.ref, err)
+	}
+	err = errors.Join(
+		in.writeNote("ref", []byte(in.ref)),
+		in.writeNote("startedat", started),
+		in.writeNote("total", strconv.AppendInt(nil, in.total, 10)),
+	)
+	if err != nil {
+		return errors.Join(err, os.RemoveAll(in.dir))
+	}
+	return nil
+}
+
+func (in *ingest) writeNote(name string, data []byte) error {
+	if err := os.WriteFile(filepath.Join(in.dir, name), data, 0o600); err != nil {
+		return fmt.Errorf("ingest %q: %w", in.ref, err)
+	}
+	return nil
+}
+
+// Write appends. After a short write the offset is where the disk stopped,
+// so that hash and file still agree.
+func (in *ingest) Write(p []byte) (int, error) {
+	n, err := in.file.WriteAt(p, in.offset)
+	in.digester.Hash().Write(p[:n])
+	in.offset += int64(n)
+	in.updatedAt = time.Now()
+	if err != nil {
+		return n, fmt.Errorf("ingest %q: %w", in.ref, err)
+	}
+	return n, nil
+}
+
+// truncate throws away all bytes.
+func (in *ingest) truncate() error {
+	if err := in.file.Truncate(0); err != nil {
+		return fmt.Errorf("ingest %q: %w", in.ref, err)
+	}
+	in.digester.Hash().Reset()
+	in.offset = 0
+	return nil
+}
+
+// verify checks the bytes against size (0: any) and digest ("": any), and
+// returns their digest.
+func (in *ingest) verify(size int64, expected digest.Digest) (digest.Digest, error) {
+	if size > 0 && size != in.offset {
+		return "", fmt.Errorf("ingest %q: size is %d, want %d: %w", in.ref, in.offset, size, errdefs.ErrFailedPrecondition)
+	}
+	dgst := in.digester.Digest()
+	if expected == "" || expected == dgst {
+		return dgst, nil
+	}
+	if err := expected.Validate(); err != nil {
+		return "", fmt.Errorf("ingest %q: digest %.100q: %w: %w", in.ref, expected, err, errdefs.ErrInvalidArgument)
+	}
+	if alg := expected.Algorithm(); alg != dgst.Algorithm() {
+		// The writer did not say which algorithm it would be asked for.
+		var err error
+		if dgst, err = alg.FromReader(io.NewSectionReader(in.file, 0, in.offset)); err != nil {
+			return "", fmt.Errorf("ingest %q: hash with %s: %w", in.ref, alg, err)
+		}
+		if dgst == expected {
+			return dgst, nil
+		}
+	}
+	return "", fmt.Errorf("ingest %q: digest is %s, want %s: %w", in.ref, dgst, expected, errdefs.ErrFailedPrecondition)
+}
+
+// remove throws the ingest away. What cannot be removed is found, and
+// begun anew, by the next writer of this ref; so it is only reported.
+func (in *ingest) remove(ctx context.Context) {
+	if err := os.RemoveAll(in.dir); err != nil {
+		in.store.logger.WarnContext(ctx, "ingest not removed", "ref", in.ref, "err", err)
+	}
+}
+
+// close keeps the bytes for the next writer of this ref.
+func (in *ingest) close() error {
+	// The kernel's clock for files is a few milliseconds behind. Status must
+	// not go back in time; an error here, as for an ingest that is published,
+	// costs no more than that.
+	_ = os.Chtimes(in.dataPath(), in.updatedAt, in.updatedAt)
+	if err := in.file.Close(); err != nil {
+		return fmt.Errorf("ingest %q: close: %w", in.ref, err)
+	}
+	return nil
+}

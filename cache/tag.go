@@ -1,0 +1,138 @@
+package cache
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	bolt "go.etcd.io/bbolt"
+)
+
+// Tag is what the store knows of a tag: where it points, and since when.
+type Tag struct {
+	// Name is the full reference, for instance docker.io/library/nginx:1.29.
+	Name string `json:"name"`
+	// Target is the manifest or index that the tag points to.
+	Target ocispec.Descriptor `json:"target"`
+	// Source is the upstream that said so.
+	Source string `json:"source"`
+	// Created is when the store learnt of the tag, Moved when its target
+	// changed last.
+	Created time.Time `json:"created"`
+	Moved   time.Time `json:"moved"`
+	// Validated is when an upstream last confirmed the target.
+	Validated time.Time `json:"validated"`
+	// NextCheck holds off further checks after a failed one. Failures counts
+	// the failed ones since Validated, LastError is the last one's text.
+	NextCheck time.Time `json:"nextCheck,omitzero"`
+	Failures  int       `json:"failures,omitempty"`
+	LastError string    `json:"lastError,omitempty"`
+	// Used is when the tag was last used, as told to Touch. Up to a minute
+	// of it may be lost in a crash.
+	Used time.Time `json:"used,omitzero"`
+}
+
+// Tag returns a tag by its full reference, or errdefs.ErrNotFound.
+func (s *Store) Tag(name string) (Tag, error) {
+	var t Tag
+	if err := s.index.get(tagsBucket, name, &t); err != nil {
+		return Tag{}, err
+	}
+	t.Used = later(t.Used, s.uses.tag(name))
+	return t, nil
+}
+
+// PutTag stores a tag under its name. It is durable when PutTag returns. An
+// earlier Used than the stored one does not count.
+func (s *Store) PutTag(t Tag) error {
+	err := s.index.change(func(tx *bolt.Tx) error {
+		var old Tag
+		if data := tx.Bucket([]byte(tagsBucket)).Get([]byte(t.Name)); data != nil && json.Unmarshal(data, &old) != nil {
+			old = Tag{} // damaged: overwritten
+		}
+		t := t // this may run twice
+		t.Used = later(t.Used, old.Used)
+		return putRecord(tx, tagsBucket, t.Name, t)
+	})
+	if err != nil {
+		return fmt.Errorf("store tag %s: %w", t.Name, err)
+	}
+	return nil
+}
+
+// DeleteTag forgets a tag. The blobs stay.
+func (s *Store) DeleteTag(name string) error {
+	if err := s.index.delete(tagsBucket, name); err != nil {
+		return fmt.Errorf("forget tag %s: %w", name, err)
+	}
+	return nil
+}
+
+// Tags returns all tags, in the order of their names.
+func (s *Store) Tags() ([]Tag, error) {
+	tags, err := records[Tag](s.index, tagsBucket)
+	for i := range tags {
+		tags[i].Used = later(tags[i].Used, s.uses.tag(tags[i].Name))
+	}
+	return tags, err
+}
+
+// Link says that a manifest belongs to a repository.
+type Link struct {
+	// Repository is the registry host and path, Digest the manifest's.
+	Repository string        `json:"repository"`
+	Digest     digest.Digest `json:"digest"`
+	// Asked is set if a client asked for this digest by name, as for a pod
+	// pinned to it, and not just because another manifest names it.
+	Asked bool `json:"asked,omitempty"`
+	// Created is when the manifest was first seen there.
+	Created time.Time `json:"created"`
+}
+
+func (l Link) key() string { return l.Repository + "@" + l.Digest.String() }
+
+// Link returns whether and how a manifest belongs to a repository, or
+// errdefs.ErrNotFound.
+func (s *Store) Link(repository string, dgst digest.Digest) (Link, error) {
+	var l Link
+	err := s.index.get(manifestsBucket, Link{Repository: repository, Digest: dgst}.key(), &l)
+	return l, err
+}
+
+// PutLink records that a manifest belongs to a repository.
+func (s *Store) PutLink(l Link) error {
+	if err := s.index.put(manifestsBucket, l.key(), l); err != nil {
+		return fmt.Errorf("link %s: %w", l.key(), err)
+	}
+	return nil
+}
+
+// DeleteLink forgets that a manifest belongs to a repository.
+func (s *Store) DeleteLink(repository string, dgst digest.Digest) error {
+	key := Link{Repository: repository, Digest: dgst}.key()
+	if err := s.index.delete(manifestsBucket, key); err != nil {
+		return fmt.Errorf("unlink %s: %w", key, err)
+	}
+	return nil
+}
+
+// Links returns all links, in the order of repository and digest.
+func (s *Store) Links() ([]Link, error) { return records[Link](s.index, manifestsBucket) }
+
+// records decodes a whole bucket; what does not decode is passed over.
+func records[T any](x *index, bucket string) ([]T, error) {
+	var all []T
+	err := x.walk(bucket, func(_ string, data []byte) error {
+		var v T
+		if json.Unmarshal(data, &v) == nil {
+			all = append(all, v)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", bucket, err)
+	}
+	return all, nil
+}

@@ -1,0 +1,125 @@
+package cache
+
+import (
+	"encoding/json"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	bolt "go.etcd.io/bbolt"
+)
+
+// usesInterval is how long uses are kept in memory before they are written.
+const usesInterval = time.Minute
+
+// uses are the last uses of tags and blobs that the index does not have yet.
+// It holds at most one entry for each tag and blob that was served in the
+// last usesInterval.
+type uses struct {
+	mu     sync.Mutex // guards what follows; nothing is done under it but that
+	tags   map[string]time.Time
+	blobs  map[digest.Digest]time.Time
+	timer  *time.Timer // runs from the first use to the write; nil between
+	closed bool
+}
+
+// Touch notes that a tag and a blob were used now. Either may be empty. It
+// costs a map entry: the index is written once a minute, and at Close.
+func (s *Store) Touch(tagName string, dgst digest.Digest) {
+	now := time.Now()
+	u := &s.uses
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.closed {
+		return
+	}
+	if u.tags == nil {
+		u.tags, u.blobs = map[string]time.Time{}, map[digest.Digest]time.Time{}
+	}
+	if tagName != "" {
+		u.tags[tagName] = now
+	}
+	if dgst != "" {
+		u.blobs[dgst] = now
+	}
+	if u.timer == nil {
+		u.timer = time.AfterFunc(usesInterval, s.writeUses)
+	}
+}
+
+func (u *uses) tag(name string) time.Time {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.tags[name]
+}
+
+func (u *uses) blob(dgst digest.Digest) time.Time {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.blobs[dgst]
+}
+
+// take returns the uses and begins anew.
+func (u *uses) take() (tags map[string]time.Time, blobs map[digest.Digest]time.Time) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	tags, blobs = u.tags, u.blobs
+	u.tags, u.blobs = nil, nil
+	if u.timer != nil {
+		u.timer.Stop()
+		u.timer = nil
+	}
+	return tags, blobs
+}
+
+// writeUses moves the uses to the index in one transaction. They are worth
+// little: if that fails they are lost.
+func (s *Store) writeUses() {
+	tags, blobs := s.uses.take()
+	sizes := map[digest.Digest]int64{}
+	for dgst := range blobs {
+		if fi, err := s.stat(dgst); err == nil {
+			sizes[dgst] = fi.Size()
+		}
+	}
+	if len(tags) == 0 && len(sizes) == 0 {
+		return
+	}
+	err := s.index.change(func(tx *bolt.Tx) error {
+		for name, used := range tags {
+			if err := useTag(tx, name, used); err != nil {
+				return err
+			}
+		}
+		for dgst, size := range sizes {
+			f := decodeFacts(tx.Bucket([]byte(blobsBucket)).Get([]byte(dgst)))
+			f.Size, f.Used = size, later(f.Used, blobs[dgst])
+			if err := putRecord(tx, blobsBucket, dgst.String(), f); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		s.logger.Warn("last uses not written", "tags", len(tags), "blobs", len(sizes), "err", err)
+	}
+}
+
+// useTag changes a tag that is there. A use makes none.
+func useTag(tx *bolt.Tx, name string, used time.Time) error {
+	var t Tag
+	data := tx.Bucket([]byte(tagsBucket)).Get([]byte(name))
+	if data == nil || json.Unmarshal(data, &t) != nil {
+		return nil
+	}
+	t.Used = later(t.Used, used)
+	return putRecord(tx, tagsBucket, name, t)
+}
+
+// closeUses writes what is left and takes no more.
+func (s *Store) closeUses() {
+	s.uses.mu.Lock()
+	s.uses.closed = true
+	s.uses.mu.Unlock()
+	s.writeUses()
+}
