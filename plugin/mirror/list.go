@@ -1,0 +1,83 @@
+package mirror
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+
+	"github.com/containerd/errdefs"
+	"github.com/larder-project/larder/remotes"
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+func (s *Server) serveTags(w http.ResponseWriter, r *http.Request, repo remotes.Repository, req request) error {
+	ctx, cancel := s.arriving(r)
+	defer cancel()
+	list, err := s.registry.Tags(ctx, repo, req.n, req.last)
+	if err != nil {
+		return err
+	}
+	w.Header().Set(CacheHeader, string(list.Outcome))
+	if list.More && len(list.Tags) > 0 {
+		query := url.Values{"last": {list.Tags[len(list.Tags)-1]}}
+		if req.n > 0 {
+			query.Set("n", strconv.Itoa(req.n))
+		}
+		if req.ns != "" {
+			query.Set("ns", req.ns)
+		}
+		next := url.URL{Path: "/v2/" + req.name + "/tags/list", RawQuery: query.Encode()}
+		w.Header().Set("Link", "<"+next.String()+`>; rel="next"`)
+	}
+	if list.Tags == nil {
+		list.Tags = []string{}
+	}
+	return writeJSON(w, r, "application/json", struct {
+		Name string   `json:"name"`
+		Tags []string `json:"tags"`
+	}{req.name, list.Tags})
+}
+
+func (s *Server) serveReferrers(w http.ResponseWriter, r *http.Request, repo remotes.Repository, req request) error {
+	dgst, err := digest.Parse(req.object)
+	if err != nil {
+		return fmt.Errorf("digest %.100q: %w: %w", req.object, err, errdefs.ErrInvalidArgument)
+	}
+	ctx, cancel := s.arriving(r)
+	defer cancel()
+	descs, err := s.registry.Referrers(ctx, repo, dgst, req.artifactType)
+	if errdefs.IsNotFound(err) {
+		descs, err = nil, nil // the specification: an empty list, never 404
+	}
+	if err != nil {
+		return err
+	}
+	if descs == nil {
+		descs = []ocispec.Descriptor{}
+	}
+	if req.artifactType != "" {
+		w.Header().Set("OCI-Filters-Applied", "artifactType")
+	}
+	w.Header().Set(CacheHeader, string(remotes.Miss))
+	return writeJSON(w, r, ocispec.MediaTypeImageIndex, ocispec.Index{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: descs,
+	})
+}
+
+func writeJSON(w http.ResponseWriter, r *http.Request, mediaType string, v any) error {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("encode answer: %w", err)
+	}
+	w.Header().Set("Content-Type", mediaType)
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	if r.Method == http.MethodHead {
+		return nil
+	}
+	_, err = w.Write(body)
+	return err
+}

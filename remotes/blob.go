@@ -1,0 +1,95 @@
+package remotes
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/containerd/errdefs"
+	"github.com/larder-project/larder/cache"
+	"github.com/larder-project/larder/remotes/upstream"
+	"github.com/opencontainers/go-digest"
+)
+
+// Blob is an open blob, published or still arriving. Close it.
+type Blob struct {
+	io.ReadSeekCloser
+	// Size in bytes; -1 if it is still arriving and upstream did not tell.
+	Size    int64
+	Outcome Outcome
+}
+
+// Blob opens a blob. On a miss it starts a fill, or joins the one that runs,
+// and returns when the first byte can be read, or when ctx ends: with the
+// blob if an upstream has begun to send, else with an error. The fill goes
+// on in either case.
+//
+// arrive bounds that wait; reader is for the reading behind it.
+func (r *Registry) Blob(arrive, reader context.Context, repo Repository, dgst digest.Digest) (*Blob, error) {
+	for {
+		b, err := r.Store.Open(dgst)
+		if err == nil {
+			return &Blob{ReadSeekCloser: b, Size: b.Size(), Outcome: Hit}, nil
+		}
+		if !errdefs.IsNotFound(err) {
+			return nil, err
+		}
+		blob, err := r.joinFill(arrive, reader, repo, dgst)
+		if !errdefs.IsAlreadyExists(err) {
+			return blob, err
+		}
+		// It was published between our two looks.
+		if arrive.Err() != nil {
+			return nil, fmt.Errorf("blob %s: %w", dgst, context.Cause(arrive))
+		}
+	}
+}
+
+func (r *Registry) joinFill(arrive, reader context.Context, repo Repository, dgst digest.Digest) (*Blob, error) {
+	fill, started, err := r.fill(arrive, repo, dgst)
+	if err != nil {
+		return nil, err
+	}
+	if err := fill.WaitReadable(arrive, 0); err != nil {
+		return nil, err
+	}
+	rd, err := fill.NewReader(reader)
+	if err != nil {
+		return nil, err
+	}
+	outcome := Fill
+	if started {
+		outcome = Miss
+	}
+	return &Blob{ReadSeekCloser: rd, Size: rd.Size(), Outcome: outcome}, nil
+}
+
+func (r *Registry) fill(ctx context.Context, repo Repository, dgst digest.Digest) (*cache.Fill, bool, error) {
+	hint := int64(-1)
+	if facts, err := r.Store.Facts(dgst); err == nil && facts.Size > 0 {
+		hint = facts.Size
+	}
+	return r.Store.Fill(ctx, dgst, hint, blobSource{registry: r, repo: repo, digest: dgst})
+}
+
+// blobSource is the cache.Source of a blob: its repository at the upstreams
+// of its registry host, in their order, anew at every attempt.
+type blobSource struct {
+	registry *Registry
+	repo     Repository
+	digest   digest.Digest
+}
+
+// Open implements cache.Source.
+func (s blobSource) Open(ctx context.Context, offset int64) (cache.Stream, error) {
+	var stream cache.Stream
+	err := s.registry.eachUpstream(ctx, s.repo, func(c *upstream.Client) error {
+		body, size, err := c.Blob(ctx, s.repo.Path, s.digest, offset)
+		if err != nil {
+			return err
+		}
+		stream = cache.Stream{Body: body, Size: size, Upstream: c.Endpoint().String()}
+		return nil
+	})
+	return stream, err
+}

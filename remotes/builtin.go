@@ -1,0 +1,57 @@
+package remotes
+
+import (
+	"regexp"
+	"strings"
+)
+
+// ecrHost matches the registry hosts of Amazon ECR in all partitions, FIPS
+// and dual-stack included. It is the expression that AWS's own credential
+// tools use; a port must be stripped first.
+var ecrHost = regexp.MustCompile(`^(\d{12})\.dkr[\.\-]ecr(\-fips)?\.([a-zA-Z0-9][a-zA-Z0-9-_]*)\.(amazonaws\.(?:com(?:\.cn)?|eu)|on\.(?:aws|amazonwebservices\.com\.cn)|sc2s\.sgov\.gov|c2s\.ic\.gov|cloud\.adc-e\.uk|csp\.hci\.ic\.gov)$`)
+
+// IsECRHost reports whether a registry host is a private ECR registry.
+func IsECRHost(host string) bool {
+	name, _, _ := strings.Cut(host, ":")
+	return ecrHost.MatchString(name)
+}
+
+// BuiltinRules returns the rules that hold without any configuration: every
+// upstream of ECR that has a fixed host, under the prefix that ECR's console
+// proposes (user guide, "Creating a pull through cache rule").
+func BuiltinRules() []Rule {
+	return []Rule{
+		{ECRRepositoryPrefix: "ecr-public", UpstreamRegistryURL: "public.ecr.aws", UpstreamRegistry: "ecr-public"},
+		{ECRRepositoryPrefix: "kubernetes", UpstreamRegistryURL: "registry.k8s.io", UpstreamRegistry: "k8s"},
+		{ECRRepositoryPrefix: "quay", UpstreamRegistryURL: "quay.io", UpstreamRegistry: "quay"},
+		{ECRRepositoryPrefix: "docker-hub", UpstreamRegistryURL: "registry-1.docker.io", UpstreamRegistry: "docker-hub"},
+		{ECRRepositoryPrefix: "github", UpstreamRegistryURL: "ghcr.io", UpstreamRegistry: "github-container-registry"},
+		{ECRRepositoryPrefix: "gitlab", UpstreamRegistryURL: "registry.gitlab.com", UpstreamRegistry: "gitlab-container-registry"},
+		{ECRRepositoryPrefix: "chainguard", UpstreamRegistryURL: "cgr.dev", UpstreamRegistry: "chainguard"},
+	}
+}
+
+// registryKinds are the values of ECR's enum UpstreamRegistry.
+func registryKinds() []string {
+	return []string{
+		"ecr", "ecr-public", "quay", "k8s", "docker-hub", "github-container-registry",
+		"azure-container-registry", "gitlab-container-registry", "chainguard",
+	}
+}
+
+// registryKind infers ECR's name for the kind of a registry host; "" if ECR
+// has none.
+func registryKind(host string) string {
+	for _, r := range BuiltinRules() {
+		if h, err := ParseHost(r.UpstreamRegistryURL); err == nil && h == host {
+			return r.UpstreamRegistry
+		}
+	}
+	switch {
+	case strings.HasSuffix(host, ".azurecr.io"):
+		return "azure-container-registry"
+	case IsECRHost(host):
+		return "ecr"
+	}
+	return ""
+}

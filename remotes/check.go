@@ -1,0 +1,263 @@
+package remotes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/larder-project/larder/cache"
+	"github.com/larder-project/larder/remotes/upstream"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// checkTimeout bounds a tag check with all its upstreams and the download of
+// the manifest: nobody waits that long, but the next pull may use it.
+const checkTimeout = 30 * time.Second
+
+// resolveTag answers a tag from the store if the rules allow it, else after a
+// check. force checks in any case, and then reports a failed check.
+func (r *Registry) resolveTag(ctx context.Context, ref Reference, force bool) (Resolved, error) {
+	tag, stored, err := r.storedTag(ref)
+	if err != nil {
+		return Resolved{}, err
+	}
+	now := time.Now()
+	if stored && !force {
+		if r.Freshness.IsFresh(tag, now) {
+			return Resolved{Descriptor: tag.Target, Outcome: Hit}, nil
+		}
+		if r.Freshness.holdsOff(tag, now) {
+			return r.stale(ref, tag, errors.New(tag.LastError))
+		}
+	}
+	res, err := r.awaitCheck(ctx, ref, stored && !force)
+	if err == nil || !stored || force {
+		return res, err
+	}
+	return r.stale(ref, tag, err)
+}
+
+// storedTag returns a tag whose manifest is there; a tag without it is as
+// good as none.
+func (r *Registry) storedTag(ref Reference) (tag cache.Tag, stored bool, err error) {
+	tag, err = r.Store.Tag(ref.String())
+	if errdefs.IsNotFound(err) {
+		return cache.Tag{}, false, nil
+	}
+	if err != nil {
+		return cache.Tag{}, false, err
+	}
+	stored, err = r.Store.Has(tag.Target.Digest)
+	return tag, stored, err
+}
+
+// stale answers with what is stored although a check failed, unless the
+// check found the tag deleted and the policy is to refuse then.
+func (r *Registry) stale(ref Reference, tag cache.Tag, problem error) (Resolved, error) {
+	if errdefs.IsNotFound(problem) {
+		switch r.Freshness.Deleted {
+		case DeletedRefuse:
+			return Resolved{}, problem
+		case DeletedWarn:
+			r.Logger.Warn("upstream has deleted a tag that is still served", "ref", ref.String(), "digest", tag.Target.Digest)
+		}
+	}
+	return Resolved{Descriptor: tag.Target, Outcome: Stale, Problem: problem}, nil
+}
+
+// awaitCheck joins or starts the check of a tag and waits for it: as long as
+// the client does, or only for a moment if something stored can be served.
+func (r *Registry) awaitCheck(ctx context.Context, ref Reference, impatient bool) (Resolved, error) {
+	results := r.checks.DoChan(ref.String(), func() (any, error) {
+		// The check serves all who wait and those who come later: it does
+		// not end with the client that happened to start it.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), checkTimeout)
+		defer cancel()
+		return r.check(ctx, ref)
+	})
+	var expired <-chan time.Time
+	if impatient {
+		t := time.NewTimer(r.patience(ref.Host))
+		defer t.Stop()
+		expired = t.C
+	}
+	select {
+	case res := <-results:
+		if res.Err != nil {
+			return Resolved{}, res.Err
+		}
+		return res.Val.(Resolved), nil
+	case <-expired:
+		done := r.markOverdue(ref.Host)
+		go func() { // ends with the check, which checkTimeout bounds
+			<-results
+			done()
+		}()
+		return Resolved{}, fmt.Errorf("check of %s takes longer than %s and goes on: %w", ref, r.Freshness.Patience, errdefs.ErrUnavailable)
+	case <-ctx.Done():
+		return Resolved{}, fmt.Errorf("check of %s: %w", ref, context.Cause(ctx))
+	}
+}
+
+// check asks upstream what a tag points to, brings the manifest, and then
+// moves the tag. On any failure the stored tag stays, and notes it.
+func (r *Registry) check(ctx context.Context, ref Reference) (Resolved, error) {
+	old, stored, err := r.storedTag(ref)
+	if err != nil {
+		return Resolved{}, err
+	}
+	target, source, err := r.askUpstream(ctx, ref)
+	if err != nil {
+		if stored {
+			r.noteFailure(ctx, old, err)
+		}
+		return Resolved{}, err
+	}
+	now := time.Now()
+	tag := cache.Tag{Name: ref.String(), Target: target, Source: source, Created: now, Moved: now, Validated: now}
+	outcome := Miss
+	if stored {
+		tag.Created = old.Created
+		if old.Target.Digest == target.Digest {
+			tag.Moved = old.Moved
+			outcome = Hit
+		}
+	}
+	if err := r.Store.PutTag(tag); err != nil {
+		return Resolved{}, err
+	}
+	return Resolved{Descriptor: target, Outcome: outcome}, nil
+}
+
+// askUpstream finds the first upstream that both knows the tag and gives the
+// manifest it points to.
+func (r *Registry) askUpstream(ctx context.Context, ref Reference) (target ocispec.Descriptor, source string, err error) {
+	err = r.eachUpstream(ctx, ref.Repository, func(c *upstream.Client) error {
+		desc, err := c.Resolve(ctx, ref.Path, ref.Tag)
+		if err != nil {
+			return err
+		}
+		target, err = r.storedManifest(desc.Digest)
+		if errdefs.IsNotFound(err) {
+			target, err = r.fetchManifest(ctx, c, ref.Repository, desc.Digest)
+		}
+		source = c.Endpoint().String()
+		return err
+	})
+	return target, source, err
+}
+
+func (r *Registry) noteFailure(ctx context.Context, tag cache.Tag, problem error) {
+	tag = r.Freshness.failed(tag, problem, time.Now())
+	r.Logger.WarnContext(ctx, "tag check failed, serving what is stored",
+		"ref", tag.Name, "failures", tag.Failures, "next", tag.NextCheck, "err", problem)
+	if err := r.Store.PutTag(tag); err != nil {
+		r.Logger.ErrorContext(ctx, "tag not stored", "ref", tag.Name, "err", err)
+	}
+}
+
+// ensureManifest sees to it that a manifest is in the store. Who asks for a
+// digest by name (asked), as for a pinned image, has it listed.
+func (r *Registry) ensureManifest(ctx context.Context, ref Reference, asked bool) (ocispec.Descriptor, Outcome, error) {
+	desc, err := r.storedManifest(ref.Digest)
+	outcome := Hit
+	if errdefs.IsNotFound(err) {
+		desc, outcome, err = r.downloadManifest(ctx, ref.Repository, ref.Digest)
+	}
+	if err != nil {
+		return ocispec.Descriptor{}, "", err
+	}
+	if asked {
+		err = r.noteAsked(ref.Repository, ref.Digest)
+	}
+	return desc, outcome, err
+}
+
+// noteAsked marks a manifest as wanted by its digest. A manifest that this
+// repository never gave is not marked: anyone can ask for anything.
+func (r *Registry) noteAsked(repo Repository, dgst digest.Digest) error {
+	link, err := r.Store.Link(repo.String(), dgst)
+	if errdefs.IsNotFound(err) || err == nil && link.Asked {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	link.Asked = true
+	return r.Store.PutLink(link)
+}
+
+// storedManifest describes a manifest that is in the store.
+func (r *Registry) storedManifest(dgst digest.Digest) (ocispec.Descriptor, error) {
+	info, err := r.Store.Info(context.Background(), dgst)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	desc := ocispec.Descriptor{Digest: dgst, Size: info.Size}
+	facts, err := r.Store.Facts(dgst)
+	if err == nil && isManifestMediaType(facts.MediaType) {
+		desc.MediaType = facts.MediaType
+		return desc, nil
+	}
+	if err == nil && facts.MediaType != "" || info.Size > upstream.MaxManifestSize {
+		return ocispec.Descriptor{}, fmt.Errorf("blob %s is no manifest: %w", dgst, errdefs.ErrNotFound)
+	}
+	// The index lost it: the document says it itself.
+	data, err := r.readManifest(desc)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	m, err := parseManifest(data, "")
+	if err != nil {
+		return ocispec.Descriptor{}, fmt.Errorf("blob %s: %w: %w", dgst, err, errdefs.ErrNotFound)
+	}
+	desc.MediaType = m.mediaType
+	return desc, r.Store.SetFacts(dgst, cache.Facts{MediaType: m.mediaType})
+}
+
+// downloadManifest brings a manifest by digest, once for all who wait.
+func (r *Registry) downloadManifest(ctx context.Context, repo Repository, dgst digest.Digest) (ocispec.Descriptor, Outcome, error) {
+	results := r.manifests.DoChan(repo.String()+"@"+dgst.String(), func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), checkTimeout)
+		defer cancel()
+		var desc ocispec.Descriptor
+		err := r.eachUpstream(ctx, repo, func(c *upstream.Client) (err error) {
+			desc, err = r.fetchManifest(ctx, c, repo, dgst)
+			return err
+		})
+		return desc, err
+	})
+	select {
+	case res := <-results:
+		if res.Err != nil {
+			return ocispec.Descriptor{}, "", res.Err
+		}
+		return res.Val.(ocispec.Descriptor), Miss, nil
+	case <-ctx.Done():
+		return ocispec.Descriptor{}, "", fmt.Errorf("manifest %s@%s: %w", repo, dgst, context.Cause(ctx))
+	}
+}
+
+// fetchManifest brings a manifest from one upstream into the store, with what
+// it says of its blobs and to which repository it belongs.
+func (r *Registry) fetchManifest(ctx context.Context, c *upstream.Client, repo Repository, dgst digest.Digest) (ocispec.Descriptor, error) {
+	data, contentType, err := c.Manifest(ctx, repo.Path, dgst)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	m, err := parseManifest(data, contentType)
+	if err != nil {
+		return ocispec.Descriptor{}, fmt.Errorf("%s@%s from %s: %w", repo, dgst, c.Endpoint(), err)
+	}
+	err = r.Store.Put(ctx, dgst, data, cache.Facts{MediaType: m.mediaType, Source: c.Endpoint().String()})
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	return m.describe(dgst, data), errors.Join(
+		r.Store.NoteDescriptors(m.children()),
+		r.Store.PutLink(cache.Link{Repository: repo.String(), Digest: dgst, Created: time.Now()}),
+	)
+}

@@ -1,0 +1,35 @@
+package remotes
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/distribution/reference"
+)
+
+// DockerHub is the registry host that image names use for Docker Hub.
+const DockerHub = "docker.io"
+
+// maxHostLength bounds a registry host: a DNS name and a port.
+const maxHostLength = 253 + len(":65535")
+
+// ParseHost checks a registry host (host[:port], as in an image name) against
+// the grammar of distribution/reference, and returns its canonical form:
+// lower case, and docker.io for each of Docker Hub's names. It returns
+// errdefs.ErrInvalidArgument for anything else.
+func ParseHost(s string) (string, error) {
+	if s == "" || len(s) > maxHostLength {
+		return "", fmt.Errorf("registry host of %d bytes: want 1 to %d: %w", len(s), maxHostLength, errdefs.ErrInvalidArgument)
+	}
+	host := strings.ToLower(s)
+	named, err := reference.WithName(host + "/probe")
+	if err != nil || reference.Domain(named) != host {
+		return "", fmt.Errorf("registry host %q: want host[:port]: %w", s, errdefs.ErrInvalidArgument)
+	}
+	switch host {
+	case "index.docker.io", "registry-1.docker.io":
+		return DockerHub, nil
+	}
+	return host, nil
+}

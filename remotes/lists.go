@@ -1,0 +1,77 @@
+package remotes
+
+import (
+	"context"
+	"slices"
+
+	"github.com/larder-project/larder/remotes/upstream"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// TagList is one page of a repository's tags.
+type TagList struct {
+	Tags []string
+	// More reports that there are tags after the last one.
+	More    bool
+	Outcome Outcome
+}
+
+// Tags lists a repository's tags: at most n (0: no bound of ours), after the
+// tag last. The list is upstream's; if none answers, it is that of the stored
+// tags, sorted, and stale. ECR lists cached tags only, which breaks tools
+// that look for a version; larder does not follow it there.
+func (r *Registry) Tags(ctx context.Context, repo Repository, n int, last string) (TagList, error) {
+	var list TagList
+	err := r.eachUpstream(ctx, repo, func(c *upstream.Client) (err error) {
+		list.Tags, list.More, err = c.Tags(ctx, repo.Path, n, last)
+		return err
+	})
+	if err == nil {
+		list.Outcome = Miss
+		return list, nil
+	}
+	stored, serr := r.storedTags(repo)
+	if serr != nil || len(stored) == 0 {
+		return TagList{}, err
+	}
+	from, _ := slices.BinarySearchFunc(stored, last, func(tag, last string) int {
+		if tag <= last {
+			return -1
+		}
+		return 1
+	})
+	stored = stored[from:]
+	list = TagList{Tags: stored, Outcome: Stale}
+	if n > 0 && len(stored) > n {
+		list.Tags, list.More = stored[:n], true
+	}
+	return list, nil
+}
+
+// storedTags returns the names of a repository's stored tags, sorted.
+func (r *Registry) storedTags(repo Repository) ([]string, error) {
+	all, err := r.Store.Tags()
+	if err != nil {
+		return nil, err
+	}
+	var tags []string
+	for _, t := range all {
+		if ref, err := ParseReference(t.Name); err == nil && ref.Repository == repo {
+			tags = append(tags, ref.Tag)
+		}
+	}
+	slices.Sort(tags)
+	return tags, nil
+}
+
+// Referrers lists the manifests that name dgst as their subject, of one
+// artifact type or of any (""), as upstream knows them.
+func (r *Registry) Referrers(ctx context.Context, repo Repository, dgst digest.Digest, artifactType string) ([]ocispec.Descriptor, error) {
+	var descs []ocispec.Descriptor
+	err := r.eachUpstream(ctx, repo, func(c *upstream.Client) (err error) {
+		descs, err = c.Referrers(ctx, repo.Path, dgst, artifactType)
+		return err
+	})
+	return descs, err
+}

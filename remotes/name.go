@@ -1,0 +1,68 @@
+package remotes
+
+import (
+	"fmt"
+
+	"github.com/containerd/errdefs"
+)
+
+// Names maps what clients ask for to repositories. Three forms reach one
+// repository: with ns=docker.io, library/nginx; on larder's own address,
+// docker-hub/library/nginx; and that path again with the registry host of an
+// ECR registry.
+type Names struct {
+	// Rules map the paths of larder's own address and of ECR hosts.
+	Rules Rules
+	// Own are the canonical registry hosts that mean larder itself.
+	Own map[string]bool
+	// ECRHosts are the ECR registry hosts to which the rules apply. A path
+	// that no rule covers, or a host that no pattern matches, is taken as it
+	// is.
+	ECRHosts []Pattern
+	// Listed, unless nil, are the only registry hosts that may be asked for
+	// by ns.
+	Listed map[string]bool
+}
+
+// Map returns the repository that a client means by a path and a ns
+// parameter ("" if it sent none). It returns errdefs.ErrNotFound if a rule
+// would be needed and none covers the path, ErrPermissionDenied for a host
+// that is not listed, and ErrInvalidArgument for malformed names.
+func (n Names) Map(ns, path string) (Repository, error) {
+	if ns == "" {
+		return n.mapByRule(path)
+	}
+	repo, err := NewRepository(ns, path)
+	if err != nil {
+		return Repository{}, err
+	}
+	if n.Own[repo.Host] {
+		return n.mapByRule(path)
+	}
+	if n.isMappedECR(repo.Host) {
+		if mapped, err := n.mapByRule(path); !errdefs.IsNotFound(err) {
+			return mapped, err
+		}
+	}
+	if n.Listed != nil && !n.Listed[repo.Host] {
+		return Repository{}, fmt.Errorf("registry host %s is not listed and names.unlisted is \"deny\": %w", repo.Host, errdefs.ErrPermissionDenied)
+	}
+	return repo, nil
+}
+
+func (n Names) mapByRule(path string) (Repository, error) {
+	repo, _, err := n.Rules.Map(path)
+	return repo, err
+}
+
+func (n Names) isMappedECR(host string) bool {
+	if !IsECRHost(host) {
+		return false
+	}
+	for _, p := range n.ECRHosts {
+		if p.Match(host) {
+			return true
+		}
+	}
+	return false
+}

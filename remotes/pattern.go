@@ -1,0 +1,40 @@
+package remotes
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+
+	"github.com/containerd/errdefs"
+)
+
+// Pattern matches whole texts; "*" stands for any run of characters, slashes
+// included, as in ECR's tag filters.
+type Pattern struct {
+	text string
+	re   *regexp.Regexp
+}
+
+// ParsePattern compiles a pattern. It returns errdefs.ErrInvalidArgument for
+// an empty one.
+func ParsePattern(text string) (Pattern, error) {
+	if text == "" {
+		return Pattern{}, fmt.Errorf("pattern is empty: %w", errdefs.ErrInvalidArgument)
+	}
+	parts := strings.Split(text, "*")
+	for i, p := range parts {
+		parts[i] = regexp.QuoteMeta(p)
+	}
+	re, err := regexp.Compile("^" + strings.Join(parts, ".*") + "$")
+	if err != nil {
+		return Pattern{}, fmt.Errorf("pattern %q: %w: %w", text, err, errdefs.ErrInvalidArgument)
+	}
+	return Pattern{text: text, re: re}, nil
+}
+
+// Match reports whether the whole of s matches. The zero Pattern matches
+// nothing.
+func (p Pattern) Match(s string) bool { return p.re != nil && p.re.MatchString(s) }
+
+// String returns the text that was parsed.
+func (p Pattern) String() string { return p.text }
