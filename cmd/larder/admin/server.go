@@ -1,0 +1,210 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/containerd/errdefs/pkg/errhttp"
+	"github.com/larder-project/larder/remotes"
+)
+
+// maxRequest bounds a request's body: a reference and a reason.
+const maxRequest = 64 << 10
+
+// server answers the verbs.
+type server struct {
+	registry *remotes.Registry
+	status   Status
+	logger   *slog.Logger
+}
+
+// NewHandler returns the daemon's side of the socket.
+func NewHandler(registry *remotes.Registry, status Status, logger *slog.Logger) http.Handler {
+	s := &server{registry: registry, status: status, logger: logger}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/status", s.answer(func(*http.Request) (any, error) { return s.status, nil }))
+	mux.HandleFunc("GET /v1/images", s.answer(s.images))
+	mux.HandleFunc("GET /v1/image", s.answer(s.image))
+	mux.HandleFunc("DELETE /v1/image", s.answer(s.remove))
+	mux.HandleFunc("POST /v1/refresh", s.answer(s.refresh))
+	mux.HandleFunc("PUT /v1/pin", s.answer(s.pin))
+	mux.HandleFunc("DELETE /v1/pin", s.answer(s.unpin))
+	mux.HandleFunc("POST /v1/pull", s.pull)
+	return mux
+}
+
+// answer makes a handler of a function that returns what to encode.
+func (s *server) answer(do func(*http.Request) (any, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		v, err := do(r)
+		if err != nil {
+			s.fail(w, r, err)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		if err := json.NewEncoder(w).Encode(v); err != nil {
+			s.logger.WarnContext(r.Context(), "admin answer not sent", "path", r.URL.Path, "err", err)
+		}
+	}
+}
+
+func (s *server) fail(w http.ResponseWriter, r *http.Request, err error) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(errhttp.ToHTTP(err))
+	if err := json.NewEncoder(w).Encode(errorAnswer{Error: err.Error()}); err != nil {
+		s.logger.WarnContext(r.Context(), "admin answer not sent", "path", r.URL.Path, "err", err)
+	}
+}
+
+// reference reads the ref parameter.
+func (s *server) reference(r *http.Request) (remotes.Reference, error) {
+	return s.registry.ParseReference(r.URL.Query().Get("ref"))
+}
+
+func (s *server) images(r *http.Request) (any, error) {
+	images, err := s.registry.Images(r.Context())
+	if images == nil {
+		images = []remotes.Image{}
+	}
+	return images, err
+}
+
+func (s *server) image(r *http.Request) (any, error) {
+	ref, err := s.reference(r)
+	if err != nil {
+		return nil, err
+	}
+	return s.registry.Image(ref)
+}
+
+func (s *server) remove(r *http.Request) (any, error) {
+	ref, err := s.reference(r)
+	if err != nil {
+		return nil, err
+	}
+	removed, err := s.registry.Remove(r.Context(), ref)
+	return RemoveResult{Ref: ref.String(), Removed: removed}, err
+}
+
+func (s *server) refresh(r *http.Request) (any, error) {
+	ref, err := s.reference(r)
+	if err != nil {
+		return nil, err
+	}
+	res := RefreshResult{Ref: ref.String()}
+	if before, err := s.registry.Image(ref); err == nil {
+		res.Before = before.Descriptor.Digest.String()
+	}
+	now, err := s.registry.Refresh(r.Context(), ref)
+	if err != nil {
+		return nil, err
+	}
+	res.Digest = now.Descriptor.Digest.String()
+	res.Moved = res.Before != "" && res.Before != res.Digest
+	return res, nil
+}
+
+func (s *server) pin(r *http.Request) (any, error) {
+	var req PinRequest
+	if err := decode(r, &req); err != nil {
+		return nil, err
+	}
+	ref, err := s.registry.ParseReference(req.Ref)
+	if err != nil {
+		return nil, err
+	}
+	return s.registry.Pin(ref, req.Reason)
+}
+
+func (s *server) unpin(r *http.Request) (any, error) {
+	ref, err := s.reference(r)
+	if err != nil {
+		return nil, err
+	}
+	return UnpinResult{Ref: ref.String()}, s.registry.Unpin(ref)
+}
+
+func decode(r *http.Request, v any) error {
+	dec := json.NewDecoder(io.LimitReader(r.Body, maxRequest))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(v); err != nil {
+		return fmt.Errorf("request: %w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	return nil
+}
+
+// reportEvery is how often a blob's progress is sent.
+const reportEvery = 100 * time.Millisecond
+
+// pull streams progress, then the result. The pull's fills go on when the
+// client leaves.
+func (s *server) pull(w http.ResponseWriter, r *http.Request) {
+	var req PullRequest
+	if err := decode(r, &req); err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	ref, err := s.registry.ParseReference(req.Ref)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	out := &eventWriter{encoder: json.NewEncoder(w), flusher: http.NewResponseController(w), last: map[string]time.Time{}}
+	res, err := s.registry.Pull(r.Context(), ref, remotes.PullOptions{Platforms: req.Platforms, Report: out.blob})
+	if err != nil {
+		out.send(PullEvent{Error: err.Error()})
+		s.logFailure(r.Context(), ref, err)
+		return
+	}
+	out.send(PullEvent{Result: &PullResult{
+		Ref: ref.String(), Digest: res.Descriptor.Digest.String(), MediaType: res.Descriptor.MediaType, Outcome: res.Outcome,
+		Manifests: res.Manifests, Blobs: res.Blobs, Bytes: res.Bytes, Fetched: res.Fetched,
+	}})
+}
+
+func (s *server) logFailure(ctx context.Context, ref remotes.Reference, err error) {
+	if !errors.Is(err, context.Canceled) {
+		s.logger.WarnContext(ctx, "pull failed", "ref", ref.String(), "err", err)
+	}
+}
+
+// eventWriter sends events, a blob's progress not more often than
+// reportEvery. A client that left shows in the pull's context.
+type eventWriter struct {
+	mu      sync.Mutex // guards all below
+	encoder *json.Encoder
+	flusher *http.ResponseController
+	last    map[string]time.Time
+}
+
+func (e *eventWriter) blob(p remotes.BlobProgress) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	now, key := time.Now(), p.Digest.String()
+	if !p.Done && now.Sub(e.last[key]) < reportEvery {
+		return
+	}
+	e.last[key] = now
+	e.sendLocked(PullEvent{Blob: &p})
+}
+
+func (e *eventWriter) send(ev PullEvent) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.sendLocked(ev)
+}
+
+func (e *eventWriter) sendLocked(ev PullEvent) {
+	if e.encoder.Encode(ev) == nil {
+		_ = e.flusher.Flush() // as above: the pull's context tells
+	}
+}

@@ -1,0 +1,96 @@
+package config
+
+import (
+	"log/slog"
+	"slices"
+	"strings"
+)
+
+// Level is the least severity that is logged.
+type Level string
+
+// The levels.
+const (
+	LevelDebug Level = "debug"
+	LevelInfo  Level = "info"
+	LevelWarn  Level = "warn"
+	LevelError Level = "error"
+)
+
+// UnmarshalText accepts the four levels and returns
+// errdefs.ErrInvalidArgument for anything else.
+func (l *Level) UnmarshalText(text []byte) error {
+	return choose(l, text, LevelDebug, LevelInfo, LevelWarn, LevelError)
+}
+
+// Slog returns the level as log/slog has it.
+func (l Level) Slog() slog.Level {
+	switch l {
+	case LevelDebug:
+		return slog.LevelDebug
+	case LevelWarn:
+		return slog.LevelWarn
+	case LevelError:
+		return slog.LevelError
+	}
+	return slog.LevelInfo
+}
+
+// Format is the form of a log line.
+type Format string
+
+// The formats.
+const (
+	FormatText Format = "text"
+	FormatJSON Format = "json"
+)
+
+// UnmarshalText accepts the two formats and returns
+// errdefs.ErrInvalidArgument for anything else.
+func (f *Format) UnmarshalText(text []byte) error {
+	return choose(f, text, FormatText, FormatJSON)
+}
+
+// Unlisted is the policy for registries that no rule or route names.
+type Unlisted string
+
+// The policies for unlisted registries.
+const (
+	UnlistedAllow Unlisted = "allow"
+	UnlistedDeny  Unlisted = "deny"
+)
+
+// UnmarshalText accepts the two policies and returns
+// errdefs.ErrInvalidArgument for anything else.
+func (u *Unlisted) UnmarshalText(text []byte) error {
+	return choose(u, text, UnlistedAllow, UnlistedDeny)
+}
+
+// Deleted is the policy for stored tags that upstream no longer has.
+type Deleted string
+
+// The policies for deleted tags.
+const (
+	DeletedServe  Deleted = "serve"
+	DeletedWarn   Deleted = "warn"
+	DeletedRefuse Deleted = "refuse"
+)
+
+// UnmarshalText accepts the three policies and returns
+// errdefs.ErrInvalidArgument for anything else.
+func (d *Deleted) UnmarshalText(text []byte) error {
+	return choose(d, text, DeletedServe, DeletedWarn, DeletedRefuse)
+}
+
+// choose sets dst to text if that is one of the choices.
+func choose[T ~string](dst *T, text []byte, choices ...T) error {
+	if !slices.Contains(choices, T(text)) {
+		names := make([]string, len(choices))
+		for i, c := range choices {
+			names[i] = string(c)
+		}
+		return invalid("%q: want %s or %s", text, strings.Join(names[:len(names)-1], ", "), names[len(names)-1])
+	}
+	*dst = T(text)
+	return nil
+}

@@ -1,0 +1,41 @@
+package config
+
+import "time"
+
+// Default returns the configuration that holds without a file. Each call
+// returns a value of its own.
+func Default() Config {
+	return Config{
+		Root: "/var/lib/larder",
+		Log:  Log{Level: LevelInfo, Format: FormatText},
+		Mirror: Mirror{
+			Address: "127.0.0.1:5929",
+			Wait:    Duration(4 * time.Second),
+		},
+		Admin: Admin{Address: "/run/larder/admin.sock"},
+		Names: Names{
+			Unlisted:     UnlistedAllow,
+			BuiltinRules: true,
+			Own:          []Host{"localhost"},
+			ECRHosts:     []Glob{"*"},
+		},
+		Freshness: Freshness{
+			Window:   Duration(24 * time.Hour),
+			Patience: Duration(time.Second),
+			Retry:    Duration(time.Minute),
+			Deleted:  DeletedServe,
+		},
+		Fill: Fill{
+			Stall:    Duration(30 * time.Second),
+			MinSpeed: 1 << 10,
+			Attempts: 5,
+		},
+		Upstream: Upstream{
+			DialTimeout:   Duration(2 * time.Second),
+			HeaderTimeout: Duration(10 * time.Second),
+			Pause:         Duration(10 * time.Second),
+			Private:       []Endpoint{},
+		},
+		Shutdown: Shutdown{Timeout: Duration(20 * time.Second)},
+	}
+}

@@ -1,0 +1,121 @@
+package config
+
+import (
+	"fmt"
+	"time"
+)
+
+const (
+	// containerd goes to the next host when no header came for this long; a
+	// mirror that waits longer only costs time.
+	containerdPatience = 30 * time.Second
+	// maxSocketPath is what sun_path of unix(7) holds, without the final zero.
+	maxSocketPath = 107
+	// maxAttempts bounds the hammering of an upstream.
+	maxAttempts = 100
+)
+
+// finding is a problem of one key, or of one with others.
+type finding struct {
+	// keys begins with the key at fault; then come those it disagrees with.
+	keys []string
+	err  error
+}
+
+// findings collects problems.
+type findings []finding
+
+func (fs *findings) add(err error, keys ...string) {
+	*fs = append(*fs, finding{keys: keys, err: err})
+}
+
+// Validate checks what no single value shows: missing values, and values that
+// contradict each other. It returns all problems, each as an [*Error] without
+// a place, joined by errors.Join. Load calls it.
+func (c *Config) Validate() error {
+	var problems []*Error
+	for _, f := range c.check() {
+		problems = append(problems, &Error{Key: f.keys[0], Err: f.err})
+	}
+	return join(problems)
+}
+
+func (c *Config) check() findings {
+	var fs findings
+	c.checkPlaces(&fs)
+	c.checkTimes(&fs)
+	c.checkTags(&fs)
+	c.checkPrivate(&fs)
+	c.checkRoutes(&fs)
+	c.checkRules(&fs)
+	return fs
+}
+
+// checkPlaces checks where the daemon stores and listens.
+func (c *Config) checkPlaces(fs *findings) {
+	switch c.Root {
+	case "":
+		fs.add(invalid("must be set"), "root")
+	case "/":
+		fs.add(invalid("%q: the store needs a folder of its own", c.Root), "root")
+	}
+	switch n := len(c.Admin.Address); {
+	case n == 0:
+		fs.add(invalid("must be set"), "admin.address")
+	case n > maxSocketPath:
+		fs.add(invalid("%q: has %d bytes, a socket's path may have %d", c.Admin.Address, n, maxSocketPath), "admin.address")
+	}
+	switch {
+	case c.Mirror.Address == "":
+		fs.add(invalid("must be set"), "mirror.address")
+	case !c.Mirror.Address.Loopback() && c.Mirror.SecretFile == "":
+		fs.add(invalid("%q: other machines can reach it, so mirror.secret_file must be set", c.Mirror.Address),
+			"mirror.address", "mirror.secret_file")
+	}
+}
+
+// checkTimes checks durations and the other bounds.
+func (c *Config) checkTimes(fs *findings) {
+	for _, d := range []struct {
+		key   string
+		value Duration
+	}{
+		{"mirror.wait", c.Mirror.Wait},
+		{"freshness.retry", c.Freshness.Retry},
+		{"fill.stall", c.Fill.Stall},
+		{"upstream.dial_timeout", c.Upstream.DialTimeout},
+		{"upstream.header_timeout", c.Upstream.HeaderTimeout},
+		{"upstream.pause", c.Upstream.Pause},
+	} {
+		if d.value <= 0 {
+			fs.add(invalid(`"%s": must be more than 0s`, d.value), d.key)
+		}
+	}
+	if time.Duration(c.Mirror.Wait) >= containerdPatience {
+		fs.add(invalid(`"%s": must be less than %s, after which containerd itself gives up`, c.Mirror.Wait, containerdPatience), "mirror.wait")
+	}
+	if c.Freshness.Patience > c.Mirror.Wait && c.Mirror.Wait > 0 {
+		fs.add(invalid(`"%s": must not be more than mirror.wait, which is "%s"`, c.Freshness.Patience, c.Mirror.Wait),
+			"freshness.patience", "mirror.wait")
+	}
+	if c.Fill.MinSpeed <= 0 {
+		fs.add(invalid(`"%s": must be more than 0B, or a stalled download never ends`, c.Fill.MinSpeed), "fill.min_speed")
+	}
+	if n := c.Fill.Attempts; n < 1 || n > maxAttempts {
+		fs.add(invalid("%d: want 1 to %d", n, maxAttempts), "fill.attempts")
+	}
+}
+
+func (c *Config) checkTags(fs *findings) {
+	first := map[Glob]string{}
+	for i, t := range c.Freshness.Tags {
+		key := fmt.Sprintf("freshness.tags[%d].match", i)
+		if t.Match == "" {
+			fs.add(invalid("must be set"), key)
+		} else if other, taken := first[t.Match]; taken {
+			fs.add(invalid("%q: is never reached, %s has the same pattern", t.Match, other), key, other)
+		} else {
+			first[t.Match] = key
+		}
+	}
+}

@@ -1,0 +1,134 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"strings"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/larder-project/larder/remotes"
+	"github.com/larder-project/larder/remotes/upstream"
+)
+
+func (c *Config) checkPrivate(fs *findings) {
+	for i, e := range c.Upstream.Private {
+		if ep, err := upstream.ParseEndpoint(string(e)); err == nil && ep.Prefix != "" {
+			fs.add(invalid("%q: want a host without a path", e), fmt.Sprintf("upstream.private[%d]", i))
+		}
+	}
+}
+
+func (c *Config) checkRoutes(fs *findings) {
+	own := map[string]string{}
+	for i, h := range c.Names.Own {
+		own[canonical(h)] = fmt.Sprintf("names.own[%d]", i)
+	}
+	first := map[string]string{}
+	for i, r := range c.Routes {
+		key := fmt.Sprintf("routes[%d].registry", i)
+		host := canonical(r.Registry)
+		switch {
+		case r.Registry == "":
+			fs.add(invalid("must be set"), key)
+		case own[host] != "":
+			fs.add(invalid("%q: means larder itself, by %s", r.Registry, own[host]), key, own[host])
+		case first[host] != "":
+			fs.add(invalid("%q: has a route already, %s", r.Registry, first[host]), key, first[host])
+		default:
+			first[host] = key
+		}
+		c.checkUpstreams(fs, fmt.Sprintf("routes[%d].upstreams", i), r.Upstreams)
+	}
+}
+
+func (c *Config) checkUpstreams(fs *findings, key string, upstreams []Endpoint) {
+	if len(upstreams) == 0 {
+		fs.add(invalid("want at least one upstream"), key)
+	}
+	first := map[upstream.Endpoint]string{}
+	for i, e := range upstreams {
+		at := fmt.Sprintf("%s[%d]", key, i)
+		ep, err := upstream.ParseEndpoint(string(e))
+		if err != nil {
+			fs.add(err, at)
+			continue
+		}
+		if other, taken := first[ep]; taken {
+			fs.add(invalid("%q: is %s already", e, other), at, other)
+			continue
+		}
+		first[ep] = at
+		if c.Mirror.Address.reaches(ep.Host) {
+			fs.add(invalid("%q: is larder's own mirror.address, larder would ask itself", e), at, "mirror.address")
+		}
+	}
+}
+
+// canonical is the form in which two spellings of a registry host are equal.
+func canonical(h Host) string {
+	if host, err := remotes.ParseHost(string(h)); err == nil {
+		return host
+	}
+	return string(h)
+}
+
+// reaches reports whether an upstream's host is this very address.
+func (a Address) reaches(host string) bool {
+	_, port, err := net.SplitHostPort(string(a))
+	if err != nil || port == "0" {
+		return false
+	}
+	other := Address(host)
+	_, otherPort, err := net.SplitHostPort(host)
+	if err != nil || otherPort != port {
+		return false
+	}
+	return a.Listen() == other.Listen() || a.Loopback() && other.Loopback()
+}
+
+func (c *Config) checkRules(fs *findings) {
+	first := map[string]string{}
+	for i, r := range c.Rules {
+		path := fmt.Sprintf("rules[%d]", i)
+		key := path + ".ecr_repository_prefix"
+		prefix := strings.TrimSuffix(r.ECRRepositoryPrefix, "/")
+		if other, taken := first[prefix]; taken {
+			fs.add(invalid("%q: stands in %s already", r.ECRRepositoryPrefix, other), key, other)
+		} else if prefix != "" {
+			first[prefix] = key
+		}
+		ruleFindings(fs, path, r)
+	}
+}
+
+// ruleFindings translates what is wrong with a rule, which package remotes
+// knows; it names the field at the front of each text.
+func ruleFindings(fs *findings, path string, r Rule) {
+	unset := map[string]bool{
+		"ecr_repository_prefix": r.ECRRepositoryPrefix == "",
+		"upstream_registry_url": r.UpstreamRegistryURL == "",
+	}
+	for _, err := range each(remotes.Rule(r).Validate()) {
+		field, text, _ := strings.Cut(err.Error(), ": ")
+		if unset[field] {
+			text = "must be set"
+		}
+		if field == "upstream_registry_url" && mayHoldCredential(r.UpstreamRegistryURL) {
+			text = errCredential().Error()
+		}
+		text = strings.TrimSuffix(text, ": "+errdefs.ErrInvalidArgument.Error())
+		fs.add(invalid("%s", text), path+"."+field)
+	}
+}
+
+// each takes a joined error apart.
+func each(err error) []error {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		return joined.Unwrap()
+	}
+	if err == nil {
+		return nil
+	}
+	return []error{err}
+}

@@ -1,0 +1,106 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+
+	"github.com/larder-project/larder/remotes"
+)
+
+func newListCommand(o *options) *cobra.Command {
+	var asJSON, quiet bool
+	cmd := &cobra.Command{
+		Use:     "ls",
+		Aliases: []string{"list"},
+		Short:   "List the stored images",
+		Long: `Lists tags, and digests that were asked for by name. STATE is fresh inside the
+tag's window, stale outside it or when its last check failed, and digest for what
+cannot change. A size that says "partial" lacks blobs, as an image does that was
+pulled for one platform of several.`,
+		Example: `  larder ls
+  larder ls --json | jq '.[].name'`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, err := o.client()
+			if err != nil {
+				return err
+			}
+			images, err := client.Images(cmd.Context())
+			if err != nil {
+				return err
+			}
+			switch {
+			case asJSON:
+				return o.printJSON(images)
+			case quiet:
+				for _, img := range images {
+					fmt.Fprintln(o.stdout, img.Name)
+				}
+				return nil
+			}
+			return printImages(o.stdout, images)
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "print references only")
+	return cmd
+}
+
+func printImages(w io.Writer, images []remotes.Image) error {
+	tw := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
+	fmt.Fprintln(tw, "REFERENCE\tDIGEST\tPLATFORMS\tSIZE\tSTATE\tCHECKED\tPINNED")
+	for _, img := range images {
+		name, _, _ := strings.Cut(img.Name, "@")
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", name, shortDigest(img.Descriptor.Digest.Encoded()),
+			orDash(strings.Join(img.Platforms, ",")), sizeOf(img), img.State, checkedOf(img), pinnedOf(img))
+	}
+	return tw.Flush()
+}
+
+func shortDigest(hex string) string { return hex[:min(12, len(hex))] }
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+func sizeOf(img remotes.Image) string {
+	size := humanize.IBytes(uint64(img.Size))
+	if len(img.Platforms) == 0 {
+		size += " partial"
+	}
+	return size
+}
+
+// checkedOf says when an upstream last confirmed a tag.
+func checkedOf(img remotes.Image) string {
+	if img.Tag == nil {
+		return "-"
+	}
+	return ago(img.Tag.Validated)
+}
+
+func ago(t time.Time) string {
+	if time.Since(t) < time.Second {
+		return "now"
+	}
+	return humanize.Time(t)
+}
+
+func pinnedOf(img remotes.Image) string {
+	if img.Pin == nil {
+		return "-"
+	}
+	if img.Pin.Reason == "" {
+		return "yes"
+	}
+	return img.Pin.Reason
+}

@@ -1,0 +1,175 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/larder-project/larder/cache"
+	"github.com/larder-project/larder/cmd/larder/admin"
+	"github.com/larder-project/larder/cmd/larder/config"
+	"github.com/larder-project/larder/plugin/mirror"
+	"github.com/larder-project/larder/remotes"
+)
+
+func newServeCommand(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use:   "serve",
+		Short: "Run the daemon",
+		Long: `Runs the mirror for containerd and the admin socket for larder's own verbs.
+
+It needs no configuration: without a file the defaults hold. When it listens it
+prints the mirror's address, and tells systemd if that started it (Type=notify).
+SIGTERM lets running answers finish for shutdown.timeout; downloads that are
+under way are resumed by the next start.`,
+		Example: `  larder serve
+  larder serve --config ./config.toml`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := o.loadConfig()
+			if err != nil {
+				return err
+			}
+			return o.serve(cmd.Context(), cfg)
+		},
+	}
+}
+
+// serve runs the daemon until ctx ends.
+func (o *options) serve(ctx context.Context, cfg *config.Config) (err error) {
+	logger := o.newLogger(cfg.Log)
+	secret, err := readSecret(string(cfg.Mirror.SecretFile))
+	if err != nil {
+		return err
+	}
+	store, err := cache.Open(string(cfg.Root), cache.WithFillPolicy(fillPolicyOf(cfg.Fill)), cache.WithLogger(logger))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+
+	mirrorListener, err := net.Listen("tcp", cfg.Mirror.Address.Listen())
+	if err != nil {
+		return fmt.Errorf("mirror.address: %w", err)
+	}
+	defer mirrorListener.Close()
+	adminListener, err := listenUnix(string(cfg.Admin.Address))
+	if err != nil {
+		return fmt.Errorf("admin.address: %w", err)
+	}
+	defer adminListener.Close()
+
+	registry, err := newRegistry(cfg, store, mirrorListener.Addr(), logger)
+	if err != nil {
+		return err
+	}
+	defer registry.Pool.Close()
+	url := "http://" + mirrorListener.Addr().String()
+	servers := []server{
+		{newMirrorServer(registry, cfg, secret, logger), mirrorListener},
+		{newAdminServer(registry, cfg, url, logger), adminListener},
+	}
+	fmt.Fprintf(o.stdout, "larder: mirror listening on %s\n", url)
+	return runServers(ctx, servers, time.Duration(cfg.Shutdown.Timeout), logger)
+}
+
+// server is an http.Server and where it listens.
+type server struct {
+	*http.Server
+	listener net.Listener
+}
+
+func newMirrorServer(registry *remotes.Registry, cfg *config.Config, secret string, logger *slog.Logger) *http.Server {
+	handler := mirror.New(registry, mirror.Options{
+		Map: registry.Names.Map, Secret: secret, Wait: time.Duration(cfg.Mirror.Wait), Logger: logger,
+	})
+	return &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
+	}
+}
+
+func newAdminServer(registry *remotes.Registry, cfg *config.Config, url string, logger *slog.Logger) *http.Server {
+	status := admin.Status{Version: version, PID: os.Getpid(), Started: time.Now(), Root: string(cfg.Root), Mirror: url}
+	return &http.Server{
+		Handler:           admin.NewHandler(registry, status, logger),
+		ReadHeaderTimeout: 10 * time.Second,
+		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
+	}
+}
+
+// runServers serves until ctx ends or a server fails, then drains: no new
+// connections, and what runs may take as long as timeout.
+func runServers(ctx context.Context, servers []server, timeout time.Duration, logger *slog.Logger) error {
+	group, gctx := errgroup.WithContext(ctx)
+	for _, s := range servers {
+		group.Go(func() error {
+			if err := s.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
+				return err
+			}
+			return nil
+		})
+	}
+	notify(logger, daemon.SdNotifyReady)
+	group.Go(func() error {
+		<-gctx.Done()
+		notify(logger, daemon.SdNotifyStopping)
+		logger.Info("shutting down", "timeout", timeout)
+		drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
+		defer cancel()
+		var stops errgroup.Group
+		for _, s := range servers {
+			stops.Go(func() error {
+				if err := s.Shutdown(drain); err != nil {
+					logger.Warn("answers cut off at the deadline", "timeout", timeout)
+					return s.Close()
+				}
+				return nil
+			})
+		}
+		return stops.Wait()
+	})
+	return group.Wait()
+}
+
+// notify tells systemd; without systemd it does nothing.
+func notify(logger *slog.Logger, state string) {
+	if _, err := daemon.SdNotify(false, state); err != nil {
+		logger.Warn("systemd not notified", "state", state, "err", err)
+	}
+}
+
+// listenUnix listens on a socket that only the daemon's user can connect to.
+// A socket that a killed daemon left is replaced; a living one is not.
+func listenUnix(path string) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, err
+	}
+	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
+		return nil, errors.Join(fmt.Errorf("%s: another daemon answers there; give each its own admin.address", path), conn.Close())
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/containerd/platforms"
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+
+	"github.com/larder-project/larder/remotes"
+)
+
+func newShowCommand(o *options) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "show REF",
+		Short: "Show one stored image with its blobs",
+		Example: `  larder show docker.io/library/nginx:1.29
+  larder show --json nginx@sha256:…`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: o.completeReferences,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, err := o.client()
+			if err != nil {
+				return err
+			}
+			img, err := client.Image(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return o.printJSON(img)
+			}
+			return printImage(o.stdout, img)
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func printImage(w io.Writer, img remotes.ImageDetail) error {
+	var b strings.Builder
+	row := func(name, value string) { fmt.Fprintf(&b, "%-11s %s\n", name, value) }
+	row("reference", img.Name)
+	row("digest", img.Descriptor.Digest.String())
+	row("type", img.Descriptor.MediaType)
+	row("platforms", orDash(strings.Join(img.Platforms, ", ")))
+	row("stored", fmt.Sprintf("%s, %d blobs missing", humanize.IBytes(uint64(img.Size)), img.Missing))
+	row("state", img.State)
+	row("source", orDash(img.Source))
+	if t := img.Tag; t != nil {
+		row("checked", fmt.Sprintf("%s, window %s", ago(t.Validated), img.Window))
+		row("moved", ago(t.Moved))
+		if t.Failures > 0 {
+			row("failing", fmt.Sprintf("%d checks, next %s: %s", t.Failures, humanize.Time(t.NextCheck), t.LastError))
+		}
+	}
+	row("pinned", pinnedOf(img.Image))
+	b.WriteString("\n")
+	printTree(&b, img.Tree, "")
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// printTree draws a manifest with what it names, what is not stored in
+// parentheses.
+func printTree(b *strings.Builder, n remotes.Node, indent string) {
+	label := shortType(n.MediaType)
+	if n.Platform != nil {
+		label += " " + platforms.FormatAll(*n.Platform)
+	}
+	line := fmt.Sprintf("%s %s %s", n.Digest.Encoded()[:min(12, len(n.Digest.Encoded()))], label, humanize.IBytes(uint64(max(n.Size, 0))))
+	if !n.Stored {
+		line = "(" + line + ", not stored)"
+	}
+	fmt.Fprintf(b, "%s%s\n", indent, line)
+	for _, c := range n.Children {
+		printTree(b, c, indent+"  ")
+	}
+}
+
+// shortType names the common media types.
+func shortType(mediaType string) string {
+	switch {
+	case strings.Contains(mediaType, "index") || strings.Contains(mediaType, "manifest.list"):
+		return "index"
+	case strings.Contains(mediaType, "manifest"):
+		return "manifest"
+	case strings.Contains(mediaType, "config") || strings.Contains(mediaType, "container.image"):
+		return "config"
+	case strings.Contains(mediaType, "layer") || strings.Contains(mediaType, "rootfs"):
+		return "layer"
+	}
+	return orDash(mediaType)
+}
