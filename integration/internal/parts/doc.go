@@ -1,0 +1,9 @@
+// Package parts runs the real programs that larder stands between: containerd,
+// a distribution registry, larder itself, and a meter on the wire to the
+// upstream. The integration tests and the demo use it; product code never does.
+//
+// Every part lives under a folder that its caller gives, listens on loopback on
+// a port that the kernel chose, and is ended by its own process id. Close of a
+// part ends its processes and takes its mounts away; a part whose parent dies
+// without Close is killed by the kernel.
+package parts

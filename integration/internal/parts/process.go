@@ -1,0 +1,187 @@
+package parts
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Process is a started program whose output is kept in memory.
+type Process struct {
+	name string
+	cmd  *exec.Cmd
+	out  *output
+	done chan struct{} // closed when the program has ended and was reaped
+	err  error         // of Wait; read only after done
+}
+
+// Start runs path with args and extra environment entries ("K=V"). The child
+// gets its own process group, so that a terminal's Ctrl-C reaches only the
+// parent, which then ends its parts in order.
+func Start(path string, env []string, args ...string) (*Process, error) {
+	p := &Process{name: filepath.Base(path), out: newOutput(), done: make(chan struct{})}
+	p.cmd = exec.Command(path, args...) //nolint:noctx // a part outlives the context of its start; Stop ends it
+	p.cmd.Env = append(os.Environ(), env...)
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, fmt.Errorf("%s: pipe for output: %w", p.name, err)
+	}
+	p.cmd.Stdout, p.cmd.Stderr = w, w
+	if err := p.cmd.Start(); err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: start: %w", p.name, err), r.Close(), w.Close())
+	}
+	_ = w.Close() // the child holds its own copy; end of file then means that the child is gone
+	go func() {
+		_, _ = io.Copy(p.out, r)
+		_ = r.Close()
+	}()
+	go func() {
+		p.err = p.cmd.Wait()
+		p.out.end()
+		close(p.done)
+	}()
+	return p, nil
+}
+
+// PID is the process id of the program.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
+// Output is all that the program has written so far, stdout and stderr mixed.
+func (p *Process) Output() string { return p.out.String() }
+
+// Signal sends sig to the program alone, not to its children.
+func (p *Process) Signal(sig os.Signal) error {
+	if err := p.cmd.Process.Signal(sig); err != nil {
+		return fmt.Errorf("%s: signal %v: %w", p.name, sig, err)
+	}
+	return nil
+}
+
+// Done is closed when the program has ended.
+func (p *Process) Done() <-chan struct{} { return p.done }
+
+// Wait blocks until the program ends and returns its exit error, or until ctx
+// is done.
+func (p *Process) Wait(ctx context.Context) error {
+	select {
+	case <-p.done:
+		return p.err
+	case <-ctx.Done():
+		return fmt.Errorf("%s: wait for the end: %w", p.name, context.Cause(ctx))
+	}
+}
+
+// Kill ends the program at once, as a crash would, and reaps it.
+func (p *Process) Kill() error {
+	err := p.cmd.Process.Kill()
+	<-p.done
+	if err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("%s: kill: %w", p.name, err)
+	}
+	return nil
+}
+
+// Stop asks the program to end by SIGTERM and kills it when it has not after
+// grace. Being killed is an error: a part that does not stop hides a bug.
+func (p *Process) Stop(grace time.Duration) error {
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); errors.Is(err, os.ErrProcessDone) {
+		return nil
+	}
+	select {
+	case <-p.done:
+		return nil
+	case <-time.After(grace):
+	}
+	_ = p.Kill()
+	return fmt.Errorf("%s: still running %v after SIGTERM, killed; its last words:\n%s", p.name, grace, tail(p.Output(), 20))
+}
+
+// WaitLine returns the first line of output, past or future, that contains sub.
+// It fails when the program ends before, or when ctx is done.
+func (p *Process) WaitLine(ctx context.Context, sub string) (string, error) {
+	stop := context.AfterFunc(ctx, p.out.wake)
+	defer stop()
+	line, err := p.out.find(ctx, sub)
+	if err != nil {
+		return "", fmt.Errorf("%s: wait for %q: %w; output:\n%s", p.name, sub, err, tail(p.Output(), 20))
+	}
+	return line, nil
+}
+
+// output is a growing text with waiting readers.
+type output struct {
+	mu    sync.Mutex // guards buf and ended
+	cond  *sync.Cond
+	buf   bytes.Buffer
+	ended bool
+}
+
+func newOutput() *output {
+	o := &output{}
+	o.cond = sync.NewCond(&o.mu)
+	return o
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.cond.Broadcast()
+	return o.buf.Write(b)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.String()
+}
+
+func (o *output) end() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.ended = true
+	o.cond.Broadcast()
+}
+
+func (o *output) wake() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.cond.Broadcast()
+}
+
+var errEnded = errors.New("the program ended")
+
+func (o *output) find(ctx context.Context, sub string) (string, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for {
+		text := o.buf.String()
+		text = text[:strings.LastIndexByte(text, '\n')+1] // whole lines only
+		for line := range strings.Lines(text) {
+			if strings.Contains(line, sub) {
+				return strings.TrimSpace(line), nil
+			}
+		}
+		if o.ended {
+			return "", errEnded
+		}
+		if ctx.Err() != nil {
+			return "", context.Cause(ctx)
+		}
+		o.cond.Wait()
+	}
+}
+
+func tail(text string, n int) string {
+	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+}

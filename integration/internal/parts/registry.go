@@ -1,0 +1,63 @@
+package parts
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"time"
+)
+
+// Registry is a distribution v3 registry with its storage on disk and deletion
+// enabled.
+type Registry struct {
+	proc *Process
+	// URL is the registry's base, as in http://127.0.0.1:43210.
+	URL string
+}
+
+const registryConfig = `version: 0.1
+log: {level: info, accesslog: {disabled: true}}
+storage:
+  filesystem: {rootdirectory: %q}
+  delete: {enabled: true}
+  maintenance: {uploadpurging: {enabled: false}}
+http: {addr: "127.0.0.1:0"}
+`
+
+// StartRegistry runs a registry whose files live under dir.
+func StartRegistry(ctx context.Context, bin Bin, dir string) (*Registry, error) {
+	config := filepath.Join(dir, "registry.yml")
+	text := fmt.Sprintf(registryConfig, filepath.Join(dir, "registry"))
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		return nil, fmt.Errorf("registry config: %w", err)
+	}
+	proc, err := Start(bin.Path("registry"), []string{"OTEL_TRACES_EXPORTER=none"}, "serve", config)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	line, err := proc.WaitLine(ctx, "listening on")
+	if err != nil {
+		_ = proc.Kill()
+		return nil, err
+	}
+	addr := regexp.MustCompile(`127\.0\.0\.1:\d+`).FindString(line)
+	if addr == "" {
+		_ = proc.Kill()
+		return nil, fmt.Errorf("registry: no address in %q", line)
+	}
+	return &Registry{proc: proc, URL: "http://" + addr}, nil
+}
+
+// Close ends the registry; its files stay with their folder.
+func (r *Registry) Close() error { return r.proc.Stop(stopTimeout) }
+
+// Generous, because a loaded two-core machine starts programs slowly; nothing
+// waits this long when all is well.
+const (
+	startTimeout = 30 * time.Second
+	stopTimeout  = 15 * time.Second
+)
