@@ -1,5 +1,6 @@
 package cache
-func holdStore([]string) error {return nil}
-func fillUntilKilled([]string) error {return nil}
-func stressFills([]string) error {return nil}
-func writeAsNobody([]string) error {return nil}
+
+import "context"
+
+func fillUntilKilled(context.Context, []string) error { return nil }
+func stressFills(context.Context, []string) error     { return nil }

@@ -19,14 +19,14 @@ import (
 const childEnv = "LARDER_CACHE_TEST_CHILD"
 
 func TestMain(m *testing.M) {
-	parts := map[string]func(args []string) error{
+	parts := map[string]func(ctx context.Context, args []string) error{
 		"hold":      holdStore,
 		"crash":     fillUntilKilled,
 		"stress":    stressFills,
 		"downgrade": writeAsNobody,
 	}
 	if name := os.Getenv(childEnv); name != "" {
-		if err := parts[name](os.Args[1:]); err != nil {
+		if err := parts[name](context.Background(), os.Args[1:]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
