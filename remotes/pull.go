@@ -66,6 +66,9 @@ func (r *Registry) Pull(ctx context.Context, ref Reference, opts PullOptions) (P
 		return PullResult{}, err
 	}
 	result := PullResult{Resolved: res}
+	if res.Outcome == Miss { // the root came with the answer; below it is a hit
+		result.Fetched = res.Descriptor.Size
+	}
 	blobs, err := r.collect(ctx, ref.Repository, res.Descriptor, want, &result)
 	if err != nil {
 		return PullResult{}, fmt.Errorf("pull %s: %w", ref, err)
