@@ -27,6 +27,8 @@ func mayImport() map[string][]string {
 		"plugin/hosts":     {},
 		"cmd/larder":       {"cache", "remotes", "remotes/upstream", "plugin/mirror", "plugin/hosts", "cmd/larder"},
 		"integration":      {"remotes/remotestest", "integration"},
+		// larder as a library, in a program of others.
+		"integration/library": {"cache", "remotes", "remotes/upstream", "remotes/remotestest", "integration"},
 		// Used by tests only; held to nothing of larder.
 		"remotes/remotestest": {},
 	}
