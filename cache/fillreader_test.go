@@ -147,6 +147,12 @@ func TestFillReaderSeek(t *testing.T) {
 	if _, err := r.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("read past the end: %v, want EOF", err)
 	}
+	if f.file == nil {
+		t.Error("the file was closed under a reader")
+	}
+	if err := errors.Join(r.Close(), r.Close()); err != nil || f.file != nil {
+		t.Errorf("after the last reader left: %v, file open: %t", err, f.file != nil)
+	}
 }
 
 // TestFillReaderCause has a waiting Read return why its context ended.
@@ -197,6 +203,45 @@ func TestFillReaderShortFile(t *testing.T) {
 	got, err := io.ReadAll(r)
 	if len(got) != 10 || !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("read %d bytes, %v, want 10 and an unexpected end", len(got), err)
+	}
+	_ = src.w.CloseWithError(errHangUp)
+}
+
+// TestFillReaderThrownAway has the bytes go, and others come, between the look
+// at how far a reader may read and its read.
+func TestFillReaderThrownAway(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, t.TempDir())
+	data, dgst := blobOf(1, 3*HoldBack)
+	src := newTap(int64(len(data)))
+	f := startFill(t, s, dgst, -1, src)
+	src.flow(t, data[:HoldBack])
+	waitReceived(t, f, HoldBack)
+	r, err := f.NewReader(patience(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if end, _, err := r.look(); end != HoldBack || err != nil {
+		t.Fatalf("may read up to %d, %v, want %d", end, err, HoldBack)
+	}
+	f.update(func() {
+		f.received = 0
+		f.generation++
+	})
+	if n, err := r.readAt(make([]byte, 100)); n != 0 || err != nil || r.off != 0 {
+		t.Errorf("read of bytes that are thrown away: %d, %v, want none", n, err)
+	}
+	if _, _, err := r.look(); err != nil {
+		t.Errorf("reader that had none of them: %v, want it to wait for the new ones", err)
+	}
+	f.update(func() { f.received = HoldBack })
+	if n, err := r.Read(make([]byte, 100)); n != 100 || err != nil {
+		t.Errorf("read of the new bytes: %d, %v, want 100", n, err)
+	}
+	f.update(func() { f.generation++ })
+	if n, err := r.Read(make([]byte, 100)); n != 0 || !errdefs.IsDataLoss(err) {
+		t.Errorf("read by a reader that had some: %d, %v, want data loss", n, err)
 	}
 	_ = src.w.CloseWithError(errHangUp)
 }

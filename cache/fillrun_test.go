@@ -65,6 +65,9 @@ func TestFillUpstream(t *testing.T) {
 			want:    errdefs.IsDataLoss,
 			offsets: []int64{0},
 		},
+		"no upstream name, breaks": {
+			blob: data, steps: []step{nameless(breaks(data, half, errHangUp)), nameless(sends(data))}, offsets: []int64{0, int64(half)}, pauses: 1,
+		},
 		"does not answer": {blob: data, steps: []step{refuses(down)}, want: errdefs.IsUnavailable, offsets: []int64{0}},
 		"not found":       {blob: data, steps: []step{refuses(errdefs.ErrNotFound)}, want: errdefs.IsNotFound, offsets: []int64{0}},
 		"breaks once": {
@@ -300,7 +303,7 @@ func TestFillBadPrefix(t *testing.T) {
 		go func() {
 			n, err := io.Copy(io.Discard, fooled)
 			if n > 0 || err == nil {
-				err = fmt.Errorf("read %d bytes, %v", n, err)
+				err = fmt.Errorf("read %d bytes: %w", n, err)
 			}
 			fail <- err
 		}()

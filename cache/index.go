@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime/debug"
+	"syscall"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -78,11 +79,13 @@ func openBolt(path string) (db *bolt.DB, err error) {
 	// The store's lock already keeps others out; the timeout is for a holder
 	// that ignores it, such as a person with a bbolt tool.
 	db, err = bolt.Open(path, 0o600, &bolt.Options{Timeout: time.Second, FreelistType: bolt.FreelistMapType})
-	if errors.Is(err, bolterrors.ErrInvalid) || errors.Is(err, bolterrors.ErrChecksum) || errors.Is(err, bolterrors.ErrVersionMismatch) {
-		err = fmt.Errorf("%w: %w", errDamaged, err)
-	}
 	if err != nil {
-		return nil, err
+		// What the system says, "no space left" for instance, is no damage:
+		// the index must not be thrown away for it.
+		if errors.As(err, new(syscall.Errno)) || errors.Is(err, bolterrors.ErrTimeout) {
+			return nil, err
+		}
+		return nil, fmt.Errorf("%w: %w", errDamaged, err)
 	}
 	db.MaxBatchDelay = batchDelay
 	if err := readAll(db); err != nil {

@@ -45,14 +45,17 @@ func (s *Store) putBytes(ctx context.Context, dgst digest.Digest, data []byte) e
 	if err != nil {
 		return err
 	}
-	defer in.close()
 	if err = in.truncate(); err == nil {
-		if _, err = in.Write(data); err == nil {
-			err = in.publish(ctx, dgst)
-		}
+		_, err = in.Write(data)
+	}
+	if err == nil {
+		err = in.publish(ctx, dgst)
 	}
 	if err != nil {
 		in.remove(ctx) // nothing to resume: the caller has the bytes
+	}
+	if cerr := in.close(); err == nil {
+		err = cerr
 	}
 	return err
 }

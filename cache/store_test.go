@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
 )
 
 // holdStore is a process that holds the store in args[0] until its input ends.
@@ -142,4 +143,7 @@ func TestClosed(t *testing.T) {
 			t.Errorf("%s: %v, want unavailable", call, err)
 		}
 	}
+	// The folder may be another process's by now.
+	wantNoBlob(t, s, digest.FromBytes(nil))
+	wantNoBlob(t, s, otherDigest)
 }

@@ -48,11 +48,7 @@ func (s *Store) Tag(name string) (Tag, error) {
 // earlier Used than the stored one does not count.
 func (s *Store) PutTag(t Tag) error {
 	err := s.index.change(func(tx *bolt.Tx) error {
-		var old Tag
-		if data := tx.Bucket([]byte(tagsBucket)).Get([]byte(t.Name)); data != nil && json.Unmarshal(data, &old) != nil {
-			old = Tag{} // damaged: overwritten
-		}
-		t := t // this may run twice
+		old, _ := decodeTag(tx, t.Name)
 		t.Used = later(t.Used, old.Used)
 		return putRecord(tx, tagsBucket, t.Name, t)
 	})
@@ -60,6 +56,16 @@ func (s *Store) PutTag(t Tag) error {
 		return fmt.Errorf("store tag %s: %w", t.Name, err)
 	}
 	return nil
+}
+
+// decodeTag decodes a tag. One that does not decode is not there.
+func decodeTag(tx *bolt.Tx, name string) (Tag, bool) {
+	var t Tag
+	data := tx.Bucket([]byte(tagsBucket)).Get([]byte(name))
+	if data == nil || json.Unmarshal(data, &t) != nil {
+		return Tag{}, false
+	}
+	return t, true
 }
 
 // DeleteTag forgets a tag. The blobs stay.

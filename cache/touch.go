@@ -1,7 +1,6 @@
 package cache
 
 import (
-	"encoding/json"
 	"sync"
 	"time"
 
@@ -107,9 +106,8 @@ func (s *Store) writeUses() {
 
 // useTag changes a tag that is there. A use makes none.
 func useTag(tx *bolt.Tx, name string, used time.Time) error {
-	var t Tag
-	data := tx.Bucket([]byte(tagsBucket)).Get([]byte(name))
-	if data == nil || json.Unmarshal(data, &t) != nil {
+	t, ok := decodeTag(tx, name)
+	if !ok {
 		return nil
 	}
 	t.Used = later(t.Used, used)
