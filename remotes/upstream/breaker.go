@@ -1,22 +1,31 @@
 package upstream
 
 import (
-	"context"
-	"errors"
+	"sync"
 	"time"
 
-	"github.com/containerd/errdefs"
 	"github.com/failsafe-go/failsafe-go/circuitbreaker"
 )
 
-// failuresToOpen is how many failures in a row, other than a time-out, open
-// the breaker. They cost no time, so a few are borne.
+// failuresToOpen is how many failures in a row, other than silence, open the
+// breaker. They cost no time, so a few are borne.
 const failuresToOpen = 5
 
-// breaker keeps larder off an upstream that does not answer. One time-out
+// verdict is what an exchange says of its upstream.
+type verdict int
+
+const (
+	failing verdict = iota // it cannot be reached, or answers 5xx
+	alive                  // it answered sensibly, be it with a refusal
+	silent                 // it did not answer in time
+	unknown                // the caller left before one could tell
+)
+
+// breaker keeps larder off an upstream that does not answer. One silence
 // opens it, since the next request would wait as long; it then lets one
-// request through after each pause.
+// exchange through after each pause.
 type breaker struct {
+	mu      sync.Mutex // makes one step of a change and the look before it
 	circuit circuitbreaker.CircuitBreaker[any]
 }
 
@@ -29,32 +38,45 @@ func newBreaker(pause time.Duration) *breaker {
 		Build()}
 }
 
-// do runs one exchange, or fails at once while the breaker is open.
-func (b *breaker) do(ctx context.Context, exchange func() error) error {
-	if !b.circuit.TryAcquirePermit() {
+// do runs one exchange; it fails with circuitbreaker.ErrOpen, and at once,
+// while the breaker is open.
+func (b *breaker) do(exchange func() verdict) error {
+	probe, ok := b.enter()
+	if !ok {
 		return circuitbreaker.ErrOpen
 	}
-	err := exchange()
-	switch {
-	case timedOut(ctx, err):
-		b.circuit.RecordFailure()
-		b.circuit.Open()
-	case isAlive(err):
-		b.circuit.RecordSuccess()
-	case ctx.Err() != nil && b.circuit.IsClosed():
-		// The caller left: that says nothing of the upstream.
-	default:
-		b.circuit.RecordFailure()
-	}
-	return err
+	// Also when the exchange panics: a permit that is not given back would
+	// keep the breaker half-open for ever.
+	v := unknown
+	defer func() { b.leave(probe, v) }()
+	v = exchange()
+	return nil
 }
 
-// isAlive reports whether the upstream answered sensibly, be it with a
-// refusal. Refusals of our own say nothing against it either.
-func isAlive(err error) bool {
-	if err == nil || errors.As(err, new(*addressError)) || errors.Is(err, errdefs.ErrNotFound) {
-		return true
+// enter asks for a permit; probe says that it is the one of a pause's end.
+func (b *breaker) enter() (probe, ok bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	ok = b.circuit.TryAcquirePermit()
+	return ok && b.circuit.IsHalfOpen(), ok
+}
+
+func (b *breaker) leave(probe bool, v verdict) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch v {
+	case alive:
+		b.circuit.RecordSuccess()
+	case failing:
+		b.circuit.RecordFailure()
+	case silent:
+		b.circuit.RecordFailure()
+		b.circuit.Open()
+	case unknown:
+		if probe && b.circuit.IsHalfOpen() {
+			// Half-open anew, with a new permit: the next caller probes.
+			b.circuit.Open()
+			b.circuit.HalfOpen()
+		}
 	}
-	e := newError("", "", "", err)
-	return e.Status > 0 && e.Status < 500
 }

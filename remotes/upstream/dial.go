@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"net/url"
 	"strings"
 	"syscall"
 	"time"
@@ -22,12 +23,11 @@ type dialer struct {
 }
 
 func newDialer(timeout time.Duration, hosts map[string]bool) *dialer {
-	d := &dialer{
+	return &dialer{
 		named:  &net.Dialer{Timeout: timeout, KeepAlive: 30 * time.Second},
 		public: &net.Dialer{Timeout: timeout, KeepAlive: 30 * time.Second, Control: refusePrivate},
 		hosts:  hosts,
 	}
-	return d
 }
 
 func (d *dialer) dial(ctx context.Context, network, addr string) (net.Conn, error) {
@@ -51,30 +51,45 @@ func refusePrivate(_, address string, _ syscall.RawConn) error {
 }
 
 // addressError is a refusal of our own, which no retry changes.
-type addressError struct{ address string }
-
-func (e *addressError) Error() string {
-	return fmt.Sprintf("%s is not a public address and the configuration does not name its host; "+
-		"if it is meant, name the host in [[routes]] or in upstream.private", e.address)
+type addressError struct {
+	address string
+	plain   bool // the address is out of the question for its scheme
 }
 
-// notPublic are special ranges that netip does not know by name: shared
-// address space, IETF protocol assignments, benchmarking, reserved, NAT64 and
-// 6to4, whose addresses hide an IPv4 one.
+func (e *addressError) Error() string {
+	why := "is not a public address"
+	if e.plain {
+		why = "is not https"
+	}
+	return fmt.Sprintf("%s %s and the configuration does not name its host; "+
+		"if it is meant, name the host in [[routes]] or in upstream.private", e.address, why)
+}
+
+// publicIPv6 is what is given to anyone today. NAT64 (64:ff9b::/96), which
+// hides an IPv4 address, lies outside of it.
+var publicIPv6 = netip.MustParsePrefix("2000::/3")
+
+// notPublic are special ranges that netip does not know by name.
 var notPublic = []netip.Prefix{
-	netip.MustParsePrefix("0.0.0.0/8"),
-	netip.MustParsePrefix("100.64.0.0/10"),
-	netip.MustParsePrefix("192.0.0.0/24"),
-	netip.MustParsePrefix("198.18.0.0/15"),
-	netip.MustParsePrefix("240.0.0.0/4"),
-	netip.MustParsePrefix("64:ff9b::/96"),
-	netip.MustParsePrefix("64:ff9b:1::/48"),
-	netip.MustParsePrefix("2002::/16"),
+	netip.MustParsePrefix("0.0.0.0/8"),        // this network
+	netip.MustParsePrefix("100.64.0.0/10"),    // shared by carriers; metadata of some clouds
+	netip.MustParsePrefix("168.63.129.16/32"), // Azure's host, with secrets of the machine
+	netip.MustParsePrefix("192.0.0.0/24"),     // IETF protocols
+	netip.MustParsePrefix("192.0.2.0/24"),     // documentation
+	netip.MustParsePrefix("192.88.99.0/24"),   // 6to4 relays
+	netip.MustParsePrefix("198.18.0.0/15"),    // benchmarks
+	netip.MustParsePrefix("198.51.100.0/24"),  // documentation
+	netip.MustParsePrefix("203.0.113.0/24"),   // documentation
+	netip.MustParsePrefix("240.0.0.0/4"),      // reserved
+	netip.MustParsePrefix("2001::/23"),        // IETF protocols; Teredo, which hides an IPv4 address
+	netip.MustParsePrefix("2001:db8::/32"),    // documentation
+	netip.MustParsePrefix("2002::/16"),        // 6to4, which hides an IPv4 address
+	netip.MustParsePrefix("3fff::/20"),        // documentation
 }
 
 func isPublic(addr netip.Addr) bool {
-	addr = addr.Unmap()
-	if !addr.IsGlobalUnicast() || addr.IsPrivate() || addr.IsLinkLocalUnicast() || addr.IsLoopback() {
+	addr = addr.Unmap().WithZone("") // no prefix contains a zoned address
+	if !addr.IsGlobalUnicast() || addr.IsPrivate() || addr.Is6() && !publicIPv6.Contains(addr) {
 		return false
 	}
 	for _, p := range notPublic {
@@ -87,8 +102,7 @@ func isPublic(addr netip.Addr) bool {
 
 // proxyHosts are the proxies that the environment names. Whoever runs larder
 // named them, so they may be private.
-func proxyHosts() []string {
-	cfg := httpproxy.FromEnvironment()
+func proxyHosts(cfg *httpproxy.Config) []string {
 	var hosts []string
 	for _, text := range []string{cfg.HTTPProxy, cfg.HTTPSProxy} {
 		if text == "" {
@@ -97,7 +111,8 @@ func proxyHosts() []string {
 		if !strings.Contains(text, "://") {
 			text = "http://" + text
 		}
-		if u, err := parseURL(text); err == nil {
+		// What is no URL is no proxy for net/http either.
+		if u, err := url.Parse(text); err == nil {
 			hosts = append(hosts, hostPort(u.Scheme, u.Host))
 		}
 	}

@@ -2,22 +2,30 @@ package upstream
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	remoteerrors "github.com/containerd/containerd/v2/core/remotes/errors"
 	"github.com/containerd/errdefs"
 	"github.com/failsafe-go/failsafe-go/circuitbreaker"
+	"github.com/opencontainers/go-digest"
 )
 
 // Error is a failed exchange with an upstream. errors.Is finds one of
 // errdefs.ErrNotFound (404), ErrPermissionDenied (401, 403),
-// ErrResourceExhausted (429), ErrOutOfRange (416), ErrDataLoss (a body that is not what
-// it should be) and ErrUnavailable (everything else) in it.
+// ErrResourceExhausted (429), ErrOutOfRange (416), ErrDataLoss (an answer
+// that is not what it should be), ErrInvalidArgument (a digest that is none)
+// and ErrUnavailable (everything else) in it, and the context's error or
+// io.ErrUnexpectedEOF if that was the cause.
 type Error struct {
 	// Op says what was tried, for instance "resolve".
 	Op string
@@ -26,19 +34,24 @@ type Error struct {
 	Upstream, Object string
 	// Status is the HTTP status, 0 if there was no answer.
 	Status int
-	// RetryAfter is what upstream asked for with a 429 or 503, 0 if nothing.
+	// RetryAfter is what upstream asked for with a 429 or 503, at most a
+	// day, 0 if nothing.
 	RetryAfter time.Duration
 
-	kind, cause error
+	kind error
+	text string  // one bounded line, without secrets
+	is   []error // what else errors.Is finds
 }
 
-// Error reads: op object at upstream: what happened.
+// Error reads: op object at upstream: what happened. It is one line.
 func (e *Error) Error() string {
-	return fmt.Sprintf("%s %s at %s: %v", e.Op, e.Object, e.Upstream, e.cause)
+	return fmt.Sprintf("%s %s at %s: %s", e.Op, e.Object, e.Upstream, e.text)
 }
 
-// Unwrap returns the kind and the cause.
-func (e *Error) Unwrap() []error { return []error{e.kind, e.cause} }
+// Unwrap returns the kind and the well-known causes, and not the error that
+// containerd's client returned: that may repeat URLs with signatures, and may
+// say "not found" where it means something else.
+func (e *Error) Unwrap() []error { return append([]error{e.kind}, e.is...) }
 
 // Reason is ECR's name for the failure (API reference, ImageFailureCode).
 func (e *Error) Reason() string {
@@ -60,10 +73,15 @@ type statusError struct {
 	status     int
 	retryAfter time.Duration
 	message    string // upstream's own words, bounded
+	by         string // the host, if it is not the upstream
 }
 
 func (e *statusError) Error() string {
-	text := fmt.Sprintf("upstream answered %d %s", e.status, http.StatusText(e.status))
+	by := "upstream"
+	if e.by != "" {
+		by = e.by
+	}
+	text := strings.TrimSpace(fmt.Sprintf("%s answered %d %s", by, e.status, http.StatusText(e.status)))
 	if e.message != "" {
 		text += ": " + e.message
 	}
@@ -75,53 +93,193 @@ func (e *statusError) Is(target error) bool {
 	return e.status == http.StatusNotFound && target == errdefs.ErrNotFound
 }
 
-// newError classifies what containerd's client or the transport returned.
-func newError(op, upstream, object string, err error) *Error {
-	e := &Error{Op: op, Upstream: upstream, Object: object, kind: errdefs.ErrUnavailable, cause: err}
-	if se := (*statusError)(nil); errors.As(err, &se) {
-		e.Status, e.RetryAfter = se.status, se.retryAfter
+// isRefusal reports whether the upstream works, and only this request is
+// refused: then another way to ask may be taken.
+func (e *statusError) isRefusal() bool {
+	return e.status >= 400 && e.status < 500 && e.status != http.StatusTooManyRequests
+}
+
+// transportError is a request without an answer. It hides its cause from
+// containerd's client, which would ask five times after a time-out.
+type transportError struct {
+	text    string
+	verdict verdict
+	cause   error
+}
+
+func newTransportError(req *http.Request, err error) error {
+	if ae, ok := errors.AsType[*addressError](err); ok {
+		return ae
 	}
-	if ue, ok := errors.AsType[remoteerrors.ErrUnexpectedStatus](err); ok {
-		e.Status = ue.StatusCode
-		// containerd's text carries the whole body and URL; upstream's own
-		// words are enough, and bounded.
-		e.cause = &statusError{status: ue.StatusCode, message: ociMessage(ue.Body)}
-	}
-	switch {
-	case e.Status == http.StatusNotFound:
-		e.kind = errdefs.ErrNotFound
-	case e.Status == http.StatusUnauthorized, e.Status == http.StatusForbidden, errors.Is(err, docker.ErrInvalidAuthorization):
-		e.kind = errdefs.ErrPermissionDenied
-	case e.Status == http.StatusTooManyRequests:
-		e.kind = errdefs.ErrResourceExhausted
-	case e.Status == http.StatusRequestedRangeNotSatisfiable:
-		e.kind = errdefs.ErrOutOfRange
-	case errors.Is(err, errdefs.ErrDataLoss), errors.Is(err, errdefs.ErrFailedPrecondition):
-		e.kind = errdefs.ErrDataLoss
-	case errors.Is(err, circuitbreaker.ErrOpen):
-		e.cause = errLeftAlone
-	case errors.Is(err, context.DeadlineExceeded):
-		e.cause = fmt.Errorf("no answer in time: %w", err)
+	e := &transportError{text: fmt.Sprintf("%s %s: %v", req.Method, req.URL.Host, err), cause: err}
+	if ne, ok := errors.AsType[net.Error](err); ok && ne.Timeout() && req.Context().Err() == nil {
+		e.text, e.verdict = fmt.Sprintf("%s %s: no answer in time: %v", req.Method, req.URL.Host, err), silent
 	}
 	return e
 }
 
-var errLeftAlone = fmt.Errorf("upstream did not answer lately and is left alone for now: %w", circuitbreaker.ErrOpen)
+func (e *transportError) Error() string { return e.text }
 
-// maxMessage bounds how much of an upstream's words is passed on.
+// Is finds the context's errors, and a deadline in a time-out of our own.
+func (e *transportError) Is(target error) bool {
+	switch target {
+	case context.DeadlineExceeded:
+		return e.verdict == silent || errors.Is(e.cause, target)
+	case context.Canceled:
+		return errors.Is(e.cause, target)
+	}
+	return false
+}
+
+// newError classifies what containerd's client or the transport returned.
+func newError(op, upstream, object string, err error) *Error {
+	e := &Error{Op: op, Upstream: upstream, Object: object}
+	for _, known := range []error{context.Canceled, context.DeadlineExceeded, io.ErrUnexpectedEOF, circuitbreaker.ErrOpen} {
+		if errors.Is(err, known) {
+			e.is = append(e.is, known)
+		}
+	}
+	te, isToken := errors.AsType[*tokenError](err)
+	if isToken {
+		err = te.err
+	}
+	if ue, ok := errors.AsType[remoteerrors.ErrUnexpectedStatus](err); ok {
+		// Its text carries the URL; upstream's own words are enough.
+		err = &statusError{status: ue.StatusCode, message: ociMessage(ue.Body)}
+	}
+	if se, ok := errors.AsType[*statusError](err); ok {
+		e.Status, e.RetryAfter = se.status, se.retryAfter
+	}
+	e.kind = kindOf(e.Status, err)
+	e.text = oneLine(describe(err))
+	if isToken {
+		e.text = oneLine("no token: " + describe(err))
+		if !errors.Is(e.kind, errdefs.ErrPermissionDenied) && !errors.Is(e.kind, errdefs.ErrResourceExhausted) {
+			e.kind = errdefs.ErrUnavailable // a token service has no images to miss
+		}
+	}
+	return e
+}
+
+func kindOf(status int, err error) error {
+	switch status {
+	case http.StatusNotFound:
+		return errdefs.ErrNotFound
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return errdefs.ErrPermissionDenied
+	case http.StatusTooManyRequests:
+		return errdefs.ErrResourceExhausted
+	case http.StatusRequestedRangeNotSatisfiable:
+		return errdefs.ErrOutOfRange
+	case 0:
+	default:
+		return errdefs.ErrUnavailable
+	}
+	switch {
+	case errors.Is(err, errdefs.ErrInvalidArgument):
+		return errdefs.ErrInvalidArgument
+	case errors.Is(err, docker.ErrInvalidAuthorization):
+		return errdefs.ErrPermissionDenied
+	case isWrongAnswer(err):
+		return errdefs.ErrDataLoss
+	}
+	return errdefs.ErrUnavailable
+}
+
+// isWrongAnswer reports whether upstream sent something, and not what it
+// should have.
+func isWrongAnswer(err error) bool {
+	_, syntax := errors.AsType[*json.SyntaxError](err)
+	_, types := errors.AsType[*json.UnmarshalTypeError](err)
+	return syntax || types ||
+		errors.Is(err, errdefs.ErrDataLoss) ||
+		errors.Is(err, errdefs.ErrFailedPrecondition) || // containerd: longer than its descriptor
+		errors.Is(err, errdefs.ErrNotImplemented) || // containerd: a manifest of schema 1
+		errors.Is(err, digest.ErrDigestInvalidFormat) ||
+		errors.Is(err, digest.ErrDigestInvalidLength) ||
+		errors.Is(err, digest.ErrDigestUnsupported)
+}
+
+// judge says what a failed exchange says of the upstream.
+func judge(ctx context.Context, e *Error, err error) verdict {
+	if te, ok := errors.AsType[*tokenError](err); ok {
+		err = te.err
+	}
+	te, isTransport := errors.AsType[*transportError](err)
+	_, isAddress := errors.AsType[*addressError](err)
+	switch {
+	case e.Status >= 500:
+		return failing
+	case e.Status > 0, isAddress, !errors.Is(e.kind, errdefs.ErrUnavailable):
+		return alive // a refusal of our own says nothing against it either
+	case isTransport && te.verdict == silent:
+		return silent
+	case ctx.Err() != nil:
+		return unknown
+	}
+	return failing
+}
+
+// describe is an error's text without URLs: the query of one may be a
+// signature that opens a bucket.
+func describe(err error) string {
+	if errors.Is(err, circuitbreaker.ErrOpen) {
+		return "upstream did not answer lately and is left alone for now"
+	}
+	if se, ok := errors.AsType[*statusError](err); ok {
+		return se.Error()
+	}
+	if te, ok := errors.AsType[*transportError](err); ok {
+		return hideURLs(te.Error())
+	}
+	if ue, ok := errors.AsType[*url.Error](err); ok {
+		return hideURLs(ue.Err.Error())
+	}
+	return hideURLs(err.Error())
+}
+
+// hideURLs leaves scheme and host of what looks like a URL.
+func hideURLs(s string) string {
+	words := strings.Fields(s)
+	for i, w := range words {
+		at := strings.Index(w, "://")
+		if at < 0 {
+			continue
+		}
+		rest := w[at+len("://"):]
+		end := strings.IndexAny(rest, "/?#\"'")
+		switch {
+		case strings.Contains(rest, "@"): // a password may hold any of these signs
+			words[i] = w[:at] + "://…"
+		case end >= 0:
+			words[i] = w[:at] + "://" + rest[:end] + "/…"
+		}
+	}
+	return strings.Join(words, " ")
+}
+
+// maxMessage bounds, in bytes, how much of an upstream's words is passed on.
 const maxMessage = 300
 
-// oneLine makes hostile text fit for a log line or an error body.
+// oneLine makes hostile text fit for a log line or an error body: what is not
+// printable becomes a space.
 func oneLine(s string) string {
+	cut := len(s) > 4*maxMessage
+	if cut {
+		s = s[:4*maxMessage] // do not work on all of it
+	}
 	s = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
+		if !unicode.IsPrint(r) {
 			return ' '
 		}
 		return r
-	}, s)
-	s = strings.ToValidUTF8(strings.TrimSpace(s), "?")
+	}, strings.ToValidUTF8(s, "?"))
+	s = strings.TrimSpace(s)
 	if len(s) > maxMessage {
-		s = strings.ToValidUTF8(s[:maxMessage], "") + "…"
+		s, cut = strings.ToValidUTF8(s[:maxMessage], ""), true
+	}
+	if cut {
+		s += "…"
 	}
 	return s
 }

@@ -3,9 +3,7 @@ package upstream
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -21,7 +19,8 @@ import (
 // many as upstream likes), after the tag last ("": from the start). more
 // reports that upstream has further ones.
 func (c *Client) Tags(ctx context.Context, repository string, n int, last string) (tags []string, more bool, err error) {
-	err = c.exchange(ctx, "list tags", repository, func(ctx context.Context, x *exchange) error {
+	p := purpose{op: "list tags", object: repository, limit: maxList}
+	err = c.exchange(ctx, p, func(ctx context.Context, x *exchange) error {
 		query := url.Values{}
 		if n > 0 {
 			query.Set("n", strconv.Itoa(n))
@@ -29,7 +28,7 @@ func (c *Client) Tags(ctx context.Context, repository string, n int, last string
 		if last != "" {
 			query.Set("last", last)
 		}
-		resp, err := x.get(ctx, c, repository, "tags/list", query)
+		resp, err := x.get(ctx, c.path(repository), "tags/list", query)
 		if err != nil {
 			return err
 		}
@@ -38,7 +37,7 @@ func (c *Client) Tags(ctx context.Context, repository string, n int, last string
 			Tags []string `json:"tags"`
 		}
 		if err := json.NewDecoder(resp.Body).Decode(&list); err != nil {
-			return fmt.Errorf("decode: %w: %w", err, errdefs.ErrDataLoss)
+			return fmt.Errorf("decode: %w", err)
 		}
 		tags, more = list.Tags, resp.Header.Get("Link") != ""
 		return nil
@@ -50,7 +49,11 @@ func (c *Client) Tags(ctx context.Context, repository string, n int, last string
 // artifact type or of any (""). Registries without the referrers endpoint are
 // asked by the tag schema of the distribution specification.
 func (c *Client) Referrers(ctx context.Context, repository string, dgst digest.Digest, artifactType string) (descs []ocispec.Descriptor, err error) {
-	err = c.exchange(ctx, "list referrers", repository+"@"+dgst.String(), func(ctx context.Context, x *exchange) error {
+	p := purpose{op: "list referrers", object: repository + "@" + dgst.String(), limit: MaxManifestSize}
+	if err := c.checkDigest(p, dgst); err != nil {
+		return nil, err
+	}
+	err = c.exchange(ctx, p, func(ctx context.Context, x *exchange) error {
 		fetcher, err := x.resolver.Fetcher(ctx, c.name(repository))
 		if err != nil {
 			return err
@@ -69,35 +72,40 @@ func (c *Client) Referrers(ctx context.Context, repository string, dgst digest.D
 	return descs, err
 }
 
+// maxChallenges is how many challenges one request answers: for a token, and
+// for a fresh one.
+const maxChallenges = 2
+
 // get asks for what containerd's client has no call for, with its tokens.
-func (x *exchange) get(ctx context.Context, c *Client, repository, what string, query url.Values) (*http.Response, error) {
-	if c.endpoint.Prefix != "" {
-		repository = c.endpoint.Prefix + "/" + repository
-	}
-	u := url.URL{Scheme: x.host.Scheme, Host: x.host.Host, Path: x.host.Path + "/" + repository + "/" + what, RawQuery: query.Encode()}
-	ctx = docker.WithScope(ctx, "repository:"+repository+":pull")
-	for challenged := false; ; challenged = true {
+func (x *exchange) get(ctx context.Context, path, what string, query url.Values) (*http.Response, error) {
+	host := x.host()
+	u := url.URL{Scheme: host.Scheme, Host: host.Host, Path: host.Path + "/" + path + "/" + what, RawQuery: query.Encode()}
+	ctx = docker.WithScope(ctx, "repository:"+path+":pull")
+	for challenges := 0; ; challenges++ {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 		if err != nil {
 			return nil, err
 		}
-		if err := x.host.Authorizer.Authorize(ctx, req); err != nil {
+		if err := x.session.Authorize(ctx, req); err != nil {
 			return nil, err
 		}
-		resp, err := x.host.Client.Do(req)
+		resp, err := x.http.Do(req)
 		if err != nil {
 			return nil, err
 		}
-		if resp.StatusCode != http.StatusUnauthorized {
+		switch {
+		case resp.StatusCode == http.StatusOK:
 			return resp, nil
+		case resp.StatusCode != http.StatusUnauthorized:
+			_ = resp.Body.Close() // it is refused anyhow
+			return nil, &statusError{status: resp.StatusCode}
+		case challenges >= maxChallenges:
+			return nil, refusal(resp)
 		}
-		_, cerr := io.Copy(io.Discard, resp.Body)
-		cerr = errors.Join(cerr, resp.Body.Close())
-		if challenged {
-			return nil, errors.Join(&statusError{status: resp.StatusCode}, cerr)
-		}
-		if err := x.host.Authorizer.AddResponses(ctx, []*http.Response{resp}); err != nil {
-			return nil, errors.Join(&statusError{status: resp.StatusCode}, err, cerr)
+		if err := x.session.AddResponses(ctx, []*http.Response{resp}); errdefs.IsNotImplemented(err) {
+			return nil, refusal(resp)
+		} else if err != nil {
+			return nil, err
 		}
 	}
 }

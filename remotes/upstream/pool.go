@@ -1,14 +1,15 @@
 package upstream
 
 import (
-	"context"
+	"crypto/rand"
 	"crypto/tls"
-	"errors"
-	"net"
 	"net/http"
+	"net/url"
+	"strings"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
+	"golang.org/x/net/http/httpproxy"
 )
 
 // maxClients bounds how many upstreams are remembered: clients can name any
@@ -24,8 +25,8 @@ type Options struct {
 	Named []Endpoint
 	// DialTimeout bounds making a connection, TLS apart. Default 2 s.
 	DialTimeout time.Duration
-	// HeaderTimeout bounds the wait for the headers of an answer. Default
-	// 10 s.
+	// HeaderTimeout bounds the wait for the headers of an answer, and then
+	// for each part of its body, blobs excepted. Default 10 s.
 	HeaderTimeout time.Duration
 	// Pause is how long an upstream is left alone after it did not answer.
 	// Default 10 s.
@@ -52,12 +53,14 @@ func (o Options) withDefaults() Options {
 // guarded transport with its connections. It is safe for concurrent use.
 type Pool struct {
 	options   Options
+	id        string
 	transport *http.Transport
 	guard     *guard
 	clients   *lru.Cache[Endpoint, *Client]
 }
 
-// NewPool makes a Pool. Close it.
+// NewPool makes a Pool. Close it. Proxies are taken from the environment as
+// it is now.
 func NewPool(options Options) (*Pool, error) {
 	options = options.withDefaults()
 	named, plain := map[string]bool{}, map[string]bool{}
@@ -67,56 +70,71 @@ func NewPool(options Options) (*Pool, error) {
 			plain[ep.hostPort()] = true
 		}
 	}
-	for _, hp := range proxyHosts() {
-		named[hp] = true
+	proxies := httpproxy.FromEnvironment()
+	reachable := map[string]bool{}
+	for hp := range named {
+		reachable[hp] = true
+	}
+	for _, hp := range proxyHosts(proxies) {
+		reachable[hp] = true
 	}
 	clients, err := lru.New[Endpoint, *Client](maxClients)
 	if err != nil {
 		return nil, err
 	}
-	transport := &http.Transport{
-		Proxy:                  http.ProxyFromEnvironment,
-		DialContext:            newDialer(options.DialTimeout, named).dial,
+	id := "larder-" + strings.ToLower(rand.Text())
+	transport := newTransport(options, newDialer(options.DialTimeout, reachable), proxies)
+	return &Pool{
+		options:   options,
+		id:        id,
+		transport: transport,
+		guard: &guard{
+			base: transport, named: named, plain: plain, wait: options.HeaderTimeout,
+			userAgent: options.UserAgent, via: "1.1 " + id,
+		},
+		clients: clients,
+	}, nil
+}
+
+func newTransport(options Options, d *dialer, proxies *httpproxy.Config) *http.Transport {
+	proxyFor := proxies.ProxyFunc()
+	return &http.Transport{
+		Proxy:                  func(req *http.Request) (*url.URL, error) { return proxyFor(req.URL) },
+		DialContext:            d.dial,
 		TLSHandshakeTimeout:    options.HeaderTimeout,
 		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
 		ResponseHeaderTimeout:  options.HeaderTimeout,
 		MaxResponseHeaderBytes: 64 << 10,
 		ForceAttemptHTTP2:      true,
-		DisableCompression:     true,
-		MaxIdleConns:           100,
-		MaxIdleConnsPerHost:    16,
-		IdleConnTimeout:        60 * time.Second,
-		ReadBufferSize:         64 << 10,
+		// All requests to a host share one HTTP/2 connection. Without pings,
+		// one whose peer is gone would swallow them for a quarter of an hour.
+		HTTP2:               &http.HTTP2Config{SendPingTimeout: options.HeaderTimeout, PingTimeout: options.HeaderTimeout},
+		DisableCompression:  true,
+		MaxIdleConns:        100,
+		MaxIdleConnsPerHost: 16,
+		IdleConnTimeout:     60 * time.Second,
+		ReadBufferSize:      64 << 10,
 	}
-	return &Pool{
-		options:   options,
-		transport: transport,
-		guard:     &guard{base: transport, plain: plain, userAgent: options.UserAgent},
-		clients:   clients,
-	}, nil
 }
 
-// Client returns the client of an endpoint. It makes no connection.
+// ID names this Pool in the Via header of its requests ("1.1 ID"), so that a
+// mirror that is asked by itself can tell. It is random, and new for each
+// Pool.
+func (p *Pool) ID() string { return p.id }
+
+// Client returns the client of an endpoint. It makes no connection. Of many
+// endpoints the least recently used are forgotten.
 func (p *Pool) Client(ep Endpoint) *Client {
 	if c, ok := p.clients.Get(ep); ok {
 		return c
 	}
-	c := &Client{endpoint: ep, guard: p.guard, breaker: newBreaker(p.options.Pause)}
+	c := newClient(ep, p.guard, newBreaker(p.options.Pause))
 	if old, ok, _ := p.clients.PeekOrAdd(ep, c); ok {
 		return old
 	}
 	return c
 }
 
-// Close closes idle connections. Running exchanges end by their contexts.
+// Close closes idle connections. Running exchanges end by their contexts, and
+// token requests by their timeouts.
 func (p *Pool) Close() { p.transport.CloseIdleConnections() }
-
-// timedOut reports whether an exchange ended because upstream was silent, and
-// not because the caller left.
-func timedOut(ctx context.Context, err error) bool {
-	if context.Cause(ctx) == context.Canceled {
-		return false
-	}
-	ne, ok := errors.AsType[net.Error](err)
-	return ok && ne.Timeout()
-}

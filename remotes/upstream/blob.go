@@ -1,0 +1,77 @@
+package upstream
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"math"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// blobBuffer is how much is read from the network at once.
+const blobBuffer = 64 << 10
+
+// Blob opens a blob at an offset. size is the whole blob's in bytes, -1 if
+// upstream did not tell. The bytes are not checked: the fill does that. A
+// body that is cut off is asked for again from there, a few times. The body
+// lives no longer than ctx; its errors are of type *Error.
+func (c *Client) Blob(ctx context.Context, repository string, dgst digest.Digest, offset int64) (body io.ReadCloser, size int64, err error) {
+	p := purpose{op: "fetch blob", object: repository + "@" + dgst.String()}
+	if err := c.checkDigest(p, dgst); err != nil {
+		return nil, -1, err
+	}
+	size = -1
+	err = c.exchange(ctx, p, func(ctx context.Context, x *exchange) error {
+		// The size is not known, or not to be relied on: none is less than
+		// this one. The exchange learns what upstream says it is.
+		desc := ocispec.Descriptor{MediaType: "application/octet-stream", Digest: dgst, Size: math.MaxInt64}
+		raw, err := x.fetch(ctx, c.name(repository), desc)
+		if err != nil {
+			return err
+		}
+		if _, err := raw.(io.Seeker).Seek(offset, io.SeekStart); err != nil {
+			return errors.Join(err, raw.Close())
+		}
+		// containerd's client connects at the first Read. Do that now, so
+		// that a refusal is this call's error.
+		once := &endOnce{from: raw, wrap: func(err error) error { return c.failure(p, err) }}
+		buffered := bufio.NewReaderSize(once, blobBuffer)
+		if _, err := buffered.Peek(1); err != nil && !errors.Is(err, io.EOF) {
+			return errors.Join(once.cause, raw.Close())
+		}
+		body, size = &blobBody{Reader: buffered, Closer: raw}, x.size
+		return nil
+	})
+	return body, size, err
+}
+
+type blobBody struct {
+	*bufio.Reader
+	io.Closer
+}
+
+// endOnce keeps the end of a body: containerd's reader would open it anew at
+// a Read behind the end.
+type endOnce struct {
+	from  io.Reader
+	wrap  func(error) error
+	cause error // as from returned it
+	err   error
+}
+
+func (r *endOnce) Read(p []byte) (n int, err error) {
+	if r.err != nil {
+		return 0, r.err
+	}
+	n, err = r.from.Read(p)
+	if err != nil {
+		r.cause, r.err = err, err
+		if err != io.EOF {
+			r.err = r.wrap(err)
+		}
+	}
+	return n, r.err
+}
