@@ -2,6 +2,7 @@ package remotes
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
@@ -27,8 +28,9 @@ type Blob struct {
 // arrive bounds that wait; reader is for the reading behind it.
 func (r *Registry) Blob(arrive, reader context.Context, repo Repository, dgst digest.Digest) (*Blob, error) {
 	for {
-		b, err := r.Store.Open(dgst)
+		b, err := r.openWhole(arrive, dgst)
 		if err == nil {
+			r.Store.Touch("", dgst)
 			return &Blob{ReadSeekCloser: b, Size: b.Size(), Outcome: Hit}, nil
 		}
 		if !errdefs.IsNotFound(err) {
@@ -43,6 +45,34 @@ func (r *Registry) Blob(arrive, reader context.Context, repo Repository, dgst di
 			return nil, fmt.Errorf("blob %s: %w", dgst, context.Cause(arrive))
 		}
 	}
+}
+
+// openWhole opens a published blob. If its file has another size than the one
+// it was published with, somebody else changed it: it is thrown away.
+func (r *Registry) openWhole(ctx context.Context, dgst digest.Digest) (*cache.Blob, error) {
+	b, err := r.Store.Open(dgst)
+	if err != nil {
+		return nil, err
+	}
+	facts, err := r.Store.Facts(dgst)
+	// The size was measured if the source is known: both are noted at once,
+	// when the blob is published. Without one it is what a manifest claims.
+	if measured := err == nil && facts.Source != ""; !measured || facts.Size == b.Size() {
+		return b, nil // also when the index lost it: that must not cost the blob
+	}
+	return nil, errors.Join(
+		r.throwAway(ctx, dgst, fmt.Errorf("file has %d bytes, %d were published: %w", b.Size(), facts.Size, errdefs.ErrDataLoss)),
+		b.Close())
+}
+
+// throwAway deletes a blob that was damaged on disk. It returns
+// errdefs.ErrNotFound, as if the blob had never been there.
+func (r *Registry) throwAway(ctx context.Context, dgst digest.Digest, damage error) error {
+	r.Logger.ErrorContext(ctx, "stored blob is damaged and is thrown away", "digest", dgst, "err", damage)
+	if err := r.Store.Delete(ctx, dgst); err != nil && !errdefs.IsNotFound(err) {
+		return fmt.Errorf("throw away damaged blob: %w", err)
+	}
+	return fmt.Errorf("blob %s was damaged: %v: %w", dgst, damage, errdefs.ErrNotFound) //nolint:errorlint // it is no longer there, that is all
 }
 
 func (r *Registry) joinFill(arrive, reader context.Context, repo Repository, dgst digest.Digest) (*Blob, error) {
@@ -73,21 +103,26 @@ func (r *Registry) fill(ctx context.Context, repo Repository, dgst digest.Digest
 }
 
 // blobSource is the cache.Source of a blob: its repository at the upstreams
-// of its registry host, in their order, anew at every attempt.
+// of its registry host, anew at every attempt, and first those that have not
+// just failed to bring it.
 type blobSource struct {
 	registry *Registry
 	repo     Repository
 	digest   digest.Digest
 }
 
+var _ cache.Source = blobSource{}
+
 // Open implements cache.Source.
 func (s blobSource) Open(ctx context.Context, offset int64) (cache.Stream, error) {
+	r := s.registry
 	var stream cache.Stream
-	err := s.registry.eachUpstream(ctx, s.repo, func(c *upstream.Client) error {
+	err := r.tryUpstreams(ctx, s.repo, r.senders.order(s.digest, r.Routes.For(s.repo.Host)), func(c *upstream.Client) error {
 		body, size, err := c.Blob(ctx, s.repo.Path, s.digest, offset)
 		if err != nil {
 			return err
 		}
+		r.senders.note(s.digest, c.Endpoint())
 		stream = cache.Stream{Body: body, Size: size, Upstream: c.Endpoint().String()}
 		return nil
 	})

@@ -9,7 +9,6 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/larder-project/larder/cache"
 	"github.com/larder-project/larder/remotes/upstream"
-	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -24,9 +23,15 @@ func (r *Registry) resolveTag(ctx context.Context, ref Reference, force bool) (R
 	if err != nil {
 		return Resolved{}, err
 	}
+	if !stored && !force {
+		if err := r.negatives.recall(ref.String()); err != nil {
+			return Resolved{}, err
+		}
+	}
 	now := time.Now()
 	if stored && !force {
 		if r.Freshness.IsFresh(tag, now) {
+			r.Store.Touch(tag.Name, tag.Target.Digest)
 			return Resolved{Descriptor: tag.Target, Outcome: Hit}, nil
 		}
 		if r.Freshness.holdsOff(tag, now) {
@@ -65,6 +70,7 @@ func (r *Registry) stale(ref Reference, tag cache.Tag, problem error) (Resolved,
 			r.Logger.Warn("upstream has deleted a tag that is still served", "ref", ref.String(), "digest", tag.Target.Digest)
 		}
 	}
+	r.Store.Touch(tag.Name, tag.Target.Digest)
 	return Resolved{Descriptor: tag.Target, Outcome: Stale, Problem: problem}, nil
 }
 
@@ -112,10 +118,13 @@ func (r *Registry) check(ctx context.Context, ref Reference) (Resolved, error) {
 	target, source, err := r.askUpstream(ctx, ref)
 	if err != nil {
 		if stored {
-			r.noteFailure(ctx, old, err)
+			r.noteFailure(ctx, ref, err)
+		} else {
+			r.negatives.note(ref.String(), err)
 		}
 		return Resolved{}, err
 	}
+	r.negatives.forget(ref.String())
 	now := time.Now()
 	tag := cache.Tag{Name: ref.String(), Target: target, Source: source, Created: now, Moved: now, Validated: now}
 	outcome := Miss
@@ -140,124 +149,34 @@ func (r *Registry) askUpstream(ctx context.Context, ref Reference) (target ocisp
 		if err != nil {
 			return err
 		}
-		target, err = r.storedManifest(desc.Digest)
+		source = c.Endpoint().String()
+		target, err = r.storedManifest(ctx, desc.Digest)
 		if errdefs.IsNotFound(err) {
 			target, err = r.fetchManifest(ctx, c, ref.Repository, desc.Digest)
+			return err
 		}
-		source = c.Endpoint().String()
-		return err
+		if err != nil {
+			return err
+		}
+		return r.noteLink(ref.Repository, desc.Digest) // another repository brought it
 	})
 	return target, source, err
 }
 
-func (r *Registry) noteFailure(ctx context.Context, tag cache.Tag, problem error) {
+// noteFailure notes a failed check in a stored tag, as it is now: it may have
+// been removed while upstream was asked.
+func (r *Registry) noteFailure(ctx context.Context, ref Reference, problem error) {
+	tag, stored, err := r.storedTag(ref)
+	if err != nil {
+		r.Logger.ErrorContext(ctx, "tag not read", "ref", ref.String(), "err", err)
+	}
+	if err != nil || !stored {
+		return
+	}
 	tag = r.Freshness.failed(tag, problem, time.Now())
 	r.Logger.WarnContext(ctx, "tag check failed, serving what is stored",
 		"ref", tag.Name, "failures", tag.Failures, "next", tag.NextCheck, "err", problem)
 	if err := r.Store.PutTag(tag); err != nil {
 		r.Logger.ErrorContext(ctx, "tag not stored", "ref", tag.Name, "err", err)
 	}
-}
-
-// ensureManifest sees to it that a manifest is in the store. Who asks for a
-// digest by name (asked), as for a pinned image, has it listed.
-func (r *Registry) ensureManifest(ctx context.Context, ref Reference, asked bool) (ocispec.Descriptor, Outcome, error) {
-	desc, err := r.storedManifest(ref.Digest)
-	outcome := Hit
-	if errdefs.IsNotFound(err) {
-		desc, outcome, err = r.downloadManifest(ctx, ref.Repository, ref.Digest)
-	}
-	if err != nil {
-		return ocispec.Descriptor{}, "", err
-	}
-	if asked {
-		err = r.noteAsked(ref.Repository, ref.Digest)
-	}
-	return desc, outcome, err
-}
-
-// noteAsked marks a manifest as wanted by its digest. A manifest that this
-// repository never gave is not marked: anyone can ask for anything.
-func (r *Registry) noteAsked(repo Repository, dgst digest.Digest) error {
-	link, err := r.Store.Link(repo.String(), dgst)
-	if errdefs.IsNotFound(err) || err == nil && link.Asked {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	link.Asked = true
-	return r.Store.PutLink(link)
-}
-
-// storedManifest describes a manifest that is in the store.
-func (r *Registry) storedManifest(dgst digest.Digest) (ocispec.Descriptor, error) {
-	info, err := r.Store.Info(context.Background(), dgst)
-	if err != nil {
-		return ocispec.Descriptor{}, err
-	}
-	desc := ocispec.Descriptor{Digest: dgst, Size: info.Size}
-	facts, err := r.Store.Facts(dgst)
-	if err == nil && isManifestMediaType(facts.MediaType) {
-		desc.MediaType = facts.MediaType
-		return desc, nil
-	}
-	if err == nil && facts.MediaType != "" || info.Size > upstream.MaxManifestSize {
-		return ocispec.Descriptor{}, fmt.Errorf("blob %s is no manifest: %w", dgst, errdefs.ErrNotFound)
-	}
-	// The index lost it: the document says it itself.
-	data, err := r.readManifest(desc)
-	if err != nil {
-		return ocispec.Descriptor{}, err
-	}
-	m, err := parseManifest(data, "")
-	if err != nil {
-		return ocispec.Descriptor{}, fmt.Errorf("blob %s: %w: %w", dgst, err, errdefs.ErrNotFound)
-	}
-	desc.MediaType = m.mediaType
-	return desc, r.Store.SetFacts(dgst, cache.Facts{MediaType: m.mediaType})
-}
-
-// downloadManifest brings a manifest by digest, once for all who wait.
-func (r *Registry) downloadManifest(ctx context.Context, repo Repository, dgst digest.Digest) (ocispec.Descriptor, Outcome, error) {
-	results := r.manifests.DoChan(repo.String()+"@"+dgst.String(), func() (any, error) {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), checkTimeout)
-		defer cancel()
-		var desc ocispec.Descriptor
-		err := r.eachUpstream(ctx, repo, func(c *upstream.Client) (err error) {
-			desc, err = r.fetchManifest(ctx, c, repo, dgst)
-			return err
-		})
-		return desc, err
-	})
-	select {
-	case res := <-results:
-		if res.Err != nil {
-			return ocispec.Descriptor{}, "", res.Err
-		}
-		return res.Val.(ocispec.Descriptor), Miss, nil
-	case <-ctx.Done():
-		return ocispec.Descriptor{}, "", fmt.Errorf("manifest %s@%s: %w", repo, dgst, context.Cause(ctx))
-	}
-}
-
-// fetchManifest brings a manifest from one upstream into the store, with what
-// it says of its blobs and to which repository it belongs.
-func (r *Registry) fetchManifest(ctx context.Context, c *upstream.Client, repo Repository, dgst digest.Digest) (ocispec.Descriptor, error) {
-	data, contentType, err := c.Manifest(ctx, repo.Path, dgst)
-	if err != nil {
-		return ocispec.Descriptor{}, err
-	}
-	m, err := parseManifest(data, contentType)
-	if err != nil {
-		return ocispec.Descriptor{}, fmt.Errorf("%s@%s from %s: %w", repo, dgst, c.Endpoint(), err)
-	}
-	err = r.Store.Put(ctx, dgst, data, cache.Facts{MediaType: m.mediaType, Source: c.Endpoint().String()})
-	if err != nil {
-		return ocispec.Descriptor{}, err
-	}
-	return m.describe(dgst, data), errors.Join(
-		r.Store.NoteDescriptors(m.children()),
-		r.Store.PutLink(cache.Link{Repository: repo.String(), Digest: dgst, Created: time.Now()}),
-	)
 }

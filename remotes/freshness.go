@@ -4,6 +4,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/larder-project/larder/cache"
 	"github.com/larder-project/larder/remotes/upstream"
 )
@@ -12,7 +13,7 @@ import (
 const (
 	DeletedServe  = "serve"  // serve it, as on any failure
 	DeletedWarn   = "warn"   // serve it, and log a warning
-	DeletedRefuse = "refuse" // answer 404
+	DeletedRefuse = "refuse" // answer 404; every pull asks upstream then
 )
 
 // Freshness says when a tag is checked upstream, and what happens when the
@@ -63,7 +64,9 @@ func (f Freshness) IsFresh(t cache.Tag, now time.Time) bool {
 	return age >= 0 && age < f.WindowOf(t.Name)
 }
 
-// holdsOff reports whether a failed check forbids another one for now.
+// holdsOff reports whether a failed check forbids another one for now. A pause
+// longer than any that this configuration gives means that the clock was set
+// back, or the configuration changed: it does not count.
 func (f Freshness) holdsOff(t cache.Tag, now time.Time) bool {
 	return now.Before(t.NextCheck) && t.NextCheck.Sub(now) <= max(f.WindowOf(t.Name), f.Retry)
 }
@@ -72,14 +75,19 @@ func (f Freshness) holdsOff(t cache.Tag, now time.Time) bool {
 func (f Freshness) failed(t cache.Tag, err error, now time.Time) cache.Tag {
 	most := max(f.WindowOf(t.Name), f.Retry)
 	wait := most
-	if t.Failures < 20 {
-		wait = min(f.Retry<<t.Failures, most)
+	if n := min(t.Failures, 62); f.Retry <= most>>n {
+		wait = f.Retry << n
 	}
 	if ue := (*upstream.Error)(nil); errors.As(err, &ue) {
 		wait = max(wait, min(ue.RetryAfter, most))
 	}
 	t.Failures++
 	t.NextCheck = now.Add(wait)
+	if f.Deleted == DeletedRefuse && errdefs.IsNotFound(err) {
+		// During a pause a deleted tag would be served again: the tag does
+		// not hold what kind of failure the last one was.
+		t.NextCheck = time.Time{}
+	}
 	t.LastError = err.Error()
 	return t
 }

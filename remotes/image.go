@@ -2,13 +2,10 @@ package remotes
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/containerd/errdefs"
-	"github.com/containerd/platforms"
 	"github.com/larder-project/larder/cache"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -37,14 +34,6 @@ type Image struct {
 	Window  string    `json:"window,omitempty"`
 }
 
-// Node is a manifest or blob in an image's tree.
-type Node struct {
-	ocispec.Descriptor
-	Stored   bool   `json:"stored"`
-	Source   string `json:"source,omitempty"`
-	Children []Node `json:"children,omitempty"`
-}
-
 // ImageDetail is an Image with its tree.
 type ImageDetail struct {
 	Image
@@ -52,7 +41,7 @@ type ImageDetail struct {
 }
 
 // Images returns all stored images: every tag, and every digest that was
-// asked for by name.
+// asked for by name or is pinned.
 func (r *Registry) Images(ctx context.Context) ([]Image, error) {
 	refs, err := r.storedReferences()
 	if err != nil {
@@ -75,7 +64,8 @@ func (r *Registry) Images(ctx context.Context) ([]Image, error) {
 	return all, nil
 }
 
-// storedReferences lists what Images shows.
+// storedReferences lists what Images shows, each once. A pin counts even if
+// nobody has asked for its digest by name yet.
 func (r *Registry) storedReferences() ([]Reference, error) {
 	tags, err := r.Store.Tags()
 	if err != nil {
@@ -85,14 +75,28 @@ func (r *Registry) storedReferences() ([]Reference, error) {
 	if err != nil {
 		return nil, err
 	}
-	var refs []Reference
+	pins, err := r.Store.Pins()
+	if err != nil {
+		return nil, err
+	}
+	var names []string
 	for _, t := range tags {
-		if ref, err := ParseReference(t.Name); err == nil {
-			refs = append(refs, ref)
-		}
+		names = append(names, t.Name)
 	}
 	for _, l := range links {
-		if ref, err := ParseReference(l.Repository + "@" + l.Digest.String()); err == nil && l.Asked {
+		if l.Asked {
+			names = append(names, l.Repository+"@"+l.Digest.String())
+		}
+	}
+	for _, p := range pins {
+		names = append(names, p.Name)
+	}
+	var refs []Reference
+	seen := map[string]bool{}
+	for _, name := range names {
+		// What is not as larder writes it, it did not write.
+		if ref, err := parseName(name); err == nil && !seen[name] {
+			seen[name] = true
 			refs = append(refs, ref)
 		}
 	}
@@ -101,27 +105,13 @@ func (r *Registry) storedReferences() ([]Reference, error) {
 
 // Image returns one stored image with its tree, or errdefs.ErrNotFound.
 func (r *Registry) Image(ref Reference) (ImageDetail, error) {
-	img := Image{Name: ref.String()}
-	if ref.Digest != "" {
-		link, err := r.Store.Link(ref.Repository.String(), ref.Digest)
-		if err != nil {
-			return ImageDetail{}, fmt.Errorf("image %s is not in the store: %w", ref, errdefs.ErrNotFound)
-		}
-		img.Name = ref.Repository.String() + "@" + ref.Digest.String()
-		img.Descriptor, img.Created, img.State = ocispec.Descriptor{Digest: ref.Digest}, link.Created, "digest"
-	} else {
-		tag, err := r.Store.Tag(ref.String())
-		if errdefs.IsNotFound(err) {
-			return ImageDetail{}, fmt.Errorf("image %s is not in the store: %w", ref, errdefs.ErrNotFound)
-		}
-		if err != nil {
-			return ImageDetail{}, err
-		}
-		img.Tag, img.Descriptor, img.Created, img.Source = &tag, tag.Target, tag.Created, tag.Source
-		img.Window = r.Freshness.WindowOf(tag.Name).String()
-		if img.State = "stale"; r.Freshness.IsFresh(tag, time.Now()) {
-			img.State = "fresh"
-		}
+	img := Image{Name: ref.name()}
+	err := r.describeImage(ref, &img)
+	if errdefs.IsNotFound(err) {
+		return ImageDetail{}, fmt.Errorf("image %s is not in the store: %w", ref, errdefs.ErrNotFound)
+	}
+	if err != nil {
+		return ImageDetail{}, err
 	}
 	if pin, err := r.Store.Pin(img.Name); err == nil {
 		img.Pin = &pin
@@ -135,174 +125,21 @@ func (r *Registry) Image(ref Reference) (ImageDetail, error) {
 	return ImageDetail{Image: img, Tree: tree}, nil
 }
 
-// treeWalk builds an image's tree and sums it up in the image.
-type treeWalk struct {
-	registry *Registry
-	image    *Image
-	seen     map[digest.Digest]bool
-}
-
-// maxDepth bounds nested indexes.
-const maxDepth = 4
-
-func (w treeWalk) node(desc ocispec.Descriptor, depth int) Node {
-	n := Node{Descriptor: desc}
-	info, err := w.registry.Store.Info(context.Background(), desc.Digest)
+// describeImage fills in what the index has of a reference.
+func (r *Registry) describeImage(ref Reference, img *Image) error {
+	if ref.Digest != "" {
+		link, err := r.Store.Link(ref.Repository.String(), ref.Digest)
+		img.Descriptor, img.Created, img.State = ocispec.Descriptor{Digest: ref.Digest}, link.Created, "digest"
+		return err
+	}
+	tag, err := r.Store.Tag(img.Name)
 	if err != nil {
-		if !w.seen[desc.Digest] {
-			w.seen[desc.Digest] = true
-			w.image.Missing++
-		}
-		return n
+		return err
 	}
-	n.Stored, n.Size = true, info.Size
-	if facts, err := w.registry.Store.Facts(desc.Digest); err == nil {
-		n.Source = facts.Source
-		if n.MediaType == "" {
-			n.MediaType = facts.MediaType
-		}
-	}
-	if !w.seen[desc.Digest] {
-		w.seen[desc.Digest] = true
-		w.image.Size += info.Size
-	}
-	if depth >= maxDepth || (n.MediaType != "" && !isManifestMediaType(n.MediaType)) {
-		return n
-	}
-	w.addChildren(&n, depth)
-	return n
-}
-
-func (w treeWalk) addChildren(n *Node, depth int) {
-	data, err := w.registry.readManifest(n.Descriptor)
-	if err != nil {
-		return
-	}
-	m, err := parseManifest(data, n.MediaType)
-	if err != nil {
-		return
-	}
-	n.MediaType = m.mediaType
-	whole := true
-	for _, child := range m.children() {
-		c := w.node(child, depth+1)
-		whole = whole && c.Stored
-		n.Children = append(n.Children, c)
-	}
-	if whole && !m.isIndex() {
-		w.image.Platforms = append(w.image.Platforms, w.platform(n, m))
-	}
-}
-
-// platform names the platform of a whole manifest: as the index says, else as
-// its config does.
-func (w treeWalk) platform(n *Node, m manifest) string {
-	if n.Platform != nil {
-		return platforms.FormatAll(*n.Platform)
-	}
-	if len(m.blobs) == 0 {
-		return "unknown"
-	}
-	if p, err := w.registry.configPlatform(m.blobs[0]); err == nil {
-		return p
-	}
-	return "unknown"
-}
-
-// Removed says what Remove freed.
-type Removed struct {
-	Blobs int   `json:"blobs"`
-	Bytes int64 `json:"bytes"`
-}
-
-// Remove forgets a reference and deletes what no other reference needs. A
-// pinned one is errdefs.ErrFailedPrecondition.
-func (r *Registry) Remove(ctx context.Context, ref Reference) (Removed, error) {
-	img, err := r.Image(ref)
-	if err != nil {
-		return Removed{}, err
-	}
-	if img.Pin != nil {
-		return Removed{}, fmt.Errorf("image %s is pinned (%s): unpin it first: %w", img.Name, img.Pin.Reason, errdefs.ErrFailedPrecondition)
-	}
-	if img.Tag != nil {
-		err = r.Store.DeleteTag(img.Name)
-	} else {
-		err = r.Store.DeleteLink(ref.Repository.String(), ref.Digest)
-	}
-	if err != nil {
-		return Removed{}, err
-	}
-	kept, err := r.reachable(ctx)
-	if err != nil {
-		return Removed{}, err
-	}
-	var removed Removed
-	return removed, r.removeTree(ctx, ref.Repository, img.Tree, kept, &removed)
-}
-
-// reachable is the set of digests that hang on stored references.
-func (r *Registry) reachable(ctx context.Context) (map[digest.Digest]bool, error) {
-	refs, err := r.storedReferences()
-	if err != nil {
-		return nil, err
-	}
-	kept := map[digest.Digest]bool{}
-	for _, ref := range refs {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		img, err := r.Image(ref)
-		if errdefs.IsNotFound(err) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		markTree(img.Tree, kept)
-	}
-	return kept, nil
-}
-
-func markTree(n Node, kept map[digest.Digest]bool) {
-	kept[n.Digest] = true
-	for _, c := range n.Children {
-		markTree(c, kept)
-	}
-}
-
-func (r *Registry) removeTree(ctx context.Context, repo Repository, n Node, kept map[digest.Digest]bool, removed *Removed) error {
-	var errs []error
-	for _, c := range n.Children {
-		errs = append(errs, r.removeTree(ctx, repo, c, kept, removed))
-	}
-	if !n.Stored || kept[n.Digest] {
-		return errors.Join(errs...)
-	}
-	kept[n.Digest] = true // once, if it stands twice in the tree
-	switch err := r.Store.Delete(ctx, n.Digest); {
-	case err == nil:
-		removed.Blobs++
-		removed.Bytes += n.Size
-	case !errdefs.IsNotFound(err):
-		errs = append(errs, err)
-	}
-	if isManifestMediaType(n.MediaType) {
-		errs = append(errs, r.Store.DeleteLink(repo.String(), n.Digest))
-	}
-	return errors.Join(slices.DeleteFunc(errs, func(e error) bool { return e == nil })...)
-}
-
-// Pin keeps an image from being removed. It need not be stored yet.
-func (r *Registry) Pin(ref Reference, reason string) (cache.Pin, error) {
-	p := cache.Pin{Name: ref.String(), Reason: reason, Created: time.Now()}
-	return p, r.Store.PutPin(p)
-}
-
-// Unpin removes a pin, or returns errdefs.ErrNotFound.
-func (r *Registry) Unpin(ref Reference) error {
-	if err := r.Store.DeletePin(ref.String()); err != nil {
-		return fmt.Errorf("%s is not pinned: %w", ref, err)
+	img.Tag, img.Descriptor, img.Created, img.Source = &tag, tag.Target, tag.Created, tag.Source
+	img.Window = r.Freshness.WindowOf(tag.Name).String()
+	if img.State = "stale"; r.Freshness.IsFresh(tag, time.Now()) {
+		img.State = "fresh"
 	}
 	return nil
 }

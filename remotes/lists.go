@@ -29,7 +29,7 @@ func (r *Registry) Tags(ctx context.Context, repo Repository, n int, last string
 	})
 	if err == nil {
 		list.Outcome = Miss
-		return list, nil
+		return list.atMost(n), nil
 	}
 	stored, serr := r.storedTags(repo)
 	if serr != nil || len(stored) == 0 {
@@ -41,12 +41,16 @@ func (r *Registry) Tags(ctx context.Context, repo Repository, n int, last string
 		}
 		return 1
 	})
-	stored = stored[from:]
-	list = TagList{Tags: stored, Outcome: Stale}
-	if n > 0 && len(stored) > n {
-		list.Tags, list.More = stored[:n], true
+	list = TagList{Tags: stored[from:], Outcome: Stale}
+	return list.atMost(n), nil
+}
+
+// atMost cuts a page to n tags, if n is more than 0: not every upstream does.
+func (l TagList) atMost(n int) TagList {
+	if n > 0 && len(l.Tags) > n {
+		l.Tags, l.More = l.Tags[:n], true
 	}
-	return list, nil
+	return l
 }
 
 // storedTags returns the names of a repository's stored tags, sorted.
@@ -57,7 +61,7 @@ func (r *Registry) storedTags(repo Repository) ([]string, error) {
 	}
 	var tags []string
 	for _, t := range all {
-		if ref, err := ParseReference(t.Name); err == nil && ref.Repository == repo {
+		if ref, err := parseName(t.Name); err == nil && ref.Repository == repo {
 			tags = append(tags, ref.Tag)
 		}
 	}

@@ -1,137 +1,197 @@
 package remotes
 
 import (
-	"encoding/json"
+	"context"
+	"errors"
 	"fmt"
-	"strings"
+	"io"
+	"time"
 
-	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/errdefs"
-	"github.com/containerd/platforms"
+	"github.com/larder-project/larder/cache"
+	"github.com/larder-project/larder/remotes/upstream"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// maxChildren bounds the descriptors of one manifest. 4 MiB hold about
-// twenty thousand.
-const maxChildren = 10_000
-
-// manifest is what larder reads in a manifest or index. The bytes are never
-// changed.
-type manifest struct {
-	mediaType string
-	manifests []ocispec.Descriptor // of an index
-	blobs     []ocispec.Descriptor // config and layers of a manifest
+// Manifest is a stored manifest or index with its bytes.
+type Manifest struct {
+	Resolved
+	Data []byte
 }
 
-// isIndex reports whether the manifest lists other manifests.
-func (m manifest) isIndex() bool { return images.IsIndexType(m.mediaType) }
-
-// children are all descriptors that the manifest names.
-func (m manifest) children() []ocispec.Descriptor {
-	return append(append([]ocispec.Descriptor(nil), m.manifests...), m.blobs...)
-}
-
-// parseManifest reads a manifest. contentType is what upstream called it, ""
-// if unknown. A document that says it is one thing and looks like another is
-// errdefs.ErrDataLoss (CVE-2021-41190).
-func parseManifest(data []byte, contentType string) (manifest, error) {
-	var doc struct {
-		SchemaVersion int                  `json:"schemaVersion"`
-		MediaType     string               `json:"mediaType"`
-		Manifests     []ocispec.Descriptor `json:"manifests"`
-		Config        *ocispec.Descriptor  `json:"config"`
-		Layers        []ocispec.Descriptor `json:"layers"`
-		FSLayers      json.RawMessage      `json:"fsLayers"`
-	}
-	if err := json.Unmarshal(data, &doc); err != nil {
-		return manifest{}, fmt.Errorf("manifest is not JSON: %w: %w", err, errdefs.ErrDataLoss)
-	}
-	listsManifests := doc.Manifests != nil
-	listsLayers := doc.Layers != nil || doc.Config != nil
-	if doc.FSLayers != nil || doc.SchemaVersion != 2 {
-		return manifest{}, fmt.Errorf("manifest has schema version %d, want 2: %w", doc.SchemaVersion, errdefs.ErrDataLoss)
-	}
-	if listsManifests && listsLayers {
-		return manifest{}, fmt.Errorf("manifest lists both manifests and layers: %w", errdefs.ErrDataLoss)
-	}
-	m := manifest{mediaType: doc.MediaType, manifests: doc.Manifests, blobs: doc.Layers}
-	if doc.Config != nil {
-		m.blobs = append([]ocispec.Descriptor{*doc.Config}, m.blobs...)
-	}
-	if err := m.settleType(contentType, listsManifests); err != nil {
-		return manifest{}, err
-	}
-	return m, m.checkChildren()
-}
-
-func isManifestMediaType(mt string) bool { return images.IsManifestType(mt) || images.IsIndexType(mt) }
-
-// settleType decides the media type: the document's own word, else
-// upstream's, else what it looks like. They may not contradict each other.
-func (m *manifest) settleType(contentType string, looksLikeIndex bool) error {
-	contentType = strings.TrimSpace(contentType)
-	if !isManifestMediaType(contentType) {
-		contentType = "" // application/json and the like say nothing
-	}
-	if m.mediaType != "" && contentType != "" && m.mediaType != contentType {
-		return fmt.Errorf("manifest calls itself %.80q, upstream calls it %q: %w", m.mediaType, contentType, errdefs.ErrDataLoss)
-	}
-	if m.mediaType == "" {
-		m.mediaType = contentType
-	}
-	if m.mediaType == "" {
-		m.mediaType = ocispec.MediaTypeImageManifest
-		if looksLikeIndex {
-			m.mediaType = ocispec.MediaTypeImageIndex
+// Manifest returns a manifest by tag or digest. One that was damaged on disk
+// is thrown away and fetched again.
+func (r *Registry) Manifest(ctx context.Context, ref Reference) (Manifest, error) {
+	m, err := r.manifest(ctx, ref)
+	if dgst := m.Descriptor.Digest; dgst != "" && errdefs.IsDataLoss(err) {
+		if err := r.throwAway(ctx, dgst, err); !errdefs.IsNotFound(err) {
+			return Manifest{}, err
 		}
+		m, err = r.manifest(ctx, ref)
 	}
-	if !isManifestMediaType(m.mediaType) {
-		return fmt.Errorf("media type %.80q is no image manifest or index: %w", m.mediaType, errdefs.ErrDataLoss)
-	}
-	if m.isIndex() != looksLikeIndex {
-		return fmt.Errorf("manifest of type %s has the content of another: %w", m.mediaType, errdefs.ErrDataLoss)
-	}
-	return nil
-}
-
-func (m manifest) checkChildren() error {
-	children := m.children()
-	if len(children) > maxChildren {
-		return fmt.Errorf("manifest names %d blobs, at most %d are taken: %w", len(children), maxChildren, errdefs.ErrDataLoss)
-	}
-	for _, d := range children {
-		if err := checkDescriptor(d); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func checkDescriptor(d ocispec.Descriptor) error {
-	if err := d.Digest.Validate(); err != nil {
-		return fmt.Errorf("manifest names digest %.100q: %w: %w", d.Digest, err, errdefs.ErrDataLoss)
-	}
-	if d.Size < 0 {
-		return fmt.Errorf("manifest names %s with size %d: %w", d.Digest, d.Size, errdefs.ErrDataLoss)
-	}
-	return nil
-}
-
-// describe makes the descriptor of a manifest's bytes.
-func (m manifest) describe(dgst digest.Digest, data []byte) ocispec.Descriptor {
-	return ocispec.Descriptor{MediaType: m.mediaType, Digest: dgst, Size: int64(len(data))}
-}
-
-// configPlatform reads the platform that an image's config names.
-func (r *Registry) configPlatform(config ocispec.Descriptor) (string, error) {
-	data, err := r.readManifest(config) // bounded and checked like one
 	if err != nil {
-		return "", err
+		return Manifest{}, err
 	}
-	var p ocispec.Platform
-	if err := json.Unmarshal(data, &p); err != nil || p.OS == "" {
-		return "", fmt.Errorf("config %s names no platform: %w", config.Digest, errdefs.ErrNotFound)
+	return m, nil
+}
+
+func (r *Registry) manifest(ctx context.Context, ref Reference) (m Manifest, err error) {
+	if ref.Digest != "" {
+		m.Resolved, err = r.ensureManifest(ctx, ref, false)
+	} else {
+		m.Resolved, err = r.resolveTag(ctx, ref, false)
 	}
-	return platforms.FormatAll(p), nil
+	if err != nil {
+		return Manifest{}, err
+	}
+	if m.Data, err = r.readManifest(m.Descriptor.Digest); err != nil {
+		return m, fmt.Errorf("manifest %s: %w", ref, err)
+	}
+	return m, nil
+}
+
+// readManifest reads a manifest from the store. Its size on disk may be
+// anything, if someone tampered with it: it is bounded, and the digest decides.
+func (r *Registry) readManifest(dgst digest.Digest) ([]byte, error) {
+	b, err := r.Store.Open(dgst)
+	if err != nil {
+		return nil, err
+	}
+	defer b.Close()
+	data, err := io.ReadAll(io.LimitReader(b, upstream.MaxManifestSize+1))
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", dgst, err)
+	}
+	if dgst.Algorithm().FromBytes(data) != dgst {
+		return nil, fmt.Errorf("stored manifest %s does not have its digest: %w", dgst, errdefs.ErrDataLoss)
+	}
+	return data, nil
+}
+
+// ensureManifest sees to it that a manifest is in the store. Who asks for a
+// digest by name (asked), as for a pinned image, has it listed.
+func (r *Registry) ensureManifest(ctx context.Context, ref Reference, asked bool) (Resolved, error) {
+	res := Resolved{Outcome: Hit}
+	var err error
+	res.Descriptor, err = r.storedManifest(ctx, ref.Digest)
+	if errdefs.IsNotFound(err) {
+		res, err = r.downloadManifest(ctx, Reference{Repository: ref.Repository, Digest: ref.Digest})
+	}
+	if err == nil && asked {
+		err = r.noteAsked(ref.Repository, ref.Digest)
+	}
+	if err != nil {
+		return Resolved{}, err
+	}
+	return res, nil
+}
+
+// noteAsked marks a manifest as wanted by its digest. A manifest that this
+// repository never gave is not marked: anyone can ask for anything.
+func (r *Registry) noteAsked(repo Repository, dgst digest.Digest) error {
+	link, err := r.Store.Link(repo.String(), dgst)
+	if errdefs.IsNotFound(err) || err == nil && link.Asked {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	link.Asked = true
+	return r.Store.PutLink(link)
+}
+
+// noteLink records that a manifest belongs to a repository.
+func (r *Registry) noteLink(repo Repository, dgst digest.Digest) error {
+	_, err := r.Store.Link(repo.String(), dgst)
+	if errdefs.IsNotFound(err) {
+		err = r.Store.PutLink(cache.Link{Repository: repo.String(), Digest: dgst, Created: time.Now()})
+	}
+	return err
+}
+
+// storedManifest describes a manifest that is in the store. What it is, the
+// document says, and the index only where the document does not: what the
+// index has may be another manifest's claim. A damaged one is thrown away and
+// not found; a blob that is no manifest is not found either.
+func (r *Registry) storedManifest(ctx context.Context, dgst digest.Digest) (ocispec.Descriptor, error) {
+	info, err := r.Store.Info(ctx, dgst)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	if info.Size > upstream.MaxManifestSize {
+		return ocispec.Descriptor{}, fmt.Errorf("blob %s of %d bytes is no manifest: %w", dgst, info.Size, errdefs.ErrNotFound)
+	}
+	data, err := r.readManifest(dgst)
+	if errdefs.IsDataLoss(err) {
+		return ocispec.Descriptor{}, r.throwAway(ctx, dgst, err)
+	}
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	facts, err := r.Store.Facts(dgst)
+	if err != nil && !errdefs.IsNotFound(err) {
+		return ocispec.Descriptor{}, err
+	}
+	m, err := parseManifest(data, facts.MediaType)
+	if err != nil {
+		m, err = parseManifest(data, "")
+	}
+	if err != nil {
+		return ocispec.Descriptor{}, fmt.Errorf("blob %s: %v: %w", dgst, err, errdefs.ErrNotFound) //nolint:errorlint // nothing is damaged: it is another thing
+	}
+	return m.describe(dgst, data), nil
+}
+
+// downloadManifest brings a manifest by digest, once for all who wait.
+func (r *Registry) downloadManifest(ctx context.Context, ref Reference) (Resolved, error) {
+	if err := r.negatives.recall(ref.String()); err != nil {
+		return Resolved{}, err
+	}
+	results := r.manifests.DoChan(ref.String(), func() (any, error) {
+		// As for a tag: it serves those who come later, too.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), checkTimeout)
+		defer cancel()
+		var desc ocispec.Descriptor
+		err := r.eachUpstream(ctx, ref.Repository, func(c *upstream.Client) (err error) {
+			desc, err = r.fetchManifest(ctx, c, ref.Repository, ref.Digest)
+			return err
+		})
+		if err != nil {
+			r.negatives.note(ref.String(), err)
+		} else {
+			r.negatives.forget(ref.String())
+		}
+		return desc, err
+	})
+	select {
+	case res := <-results:
+		if res.Err != nil {
+			return Resolved{}, res.Err
+		}
+		return Resolved{Descriptor: res.Val.(ocispec.Descriptor), Outcome: Miss}, nil
+	case <-ctx.Done():
+		return Resolved{}, fmt.Errorf("manifest %s: %w", ref, context.Cause(ctx))
+	}
+}
+
+// fetchManifest brings a manifest from one upstream into the store, with what
+// it says of its blobs and to which repository it belongs.
+func (r *Registry) fetchManifest(ctx context.Context, c *upstream.Client, repo Repository, dgst digest.Digest) (ocispec.Descriptor, error) {
+	data, contentType, err := c.Manifest(ctx, repo.Path, dgst)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	m, err := parseManifest(data, contentType)
+	if err != nil {
+		return ocispec.Descriptor{}, fmt.Errorf("%s@%s from %s: %w", repo, dgst, c.Endpoint(), err)
+	}
+	err = r.Store.Put(ctx, dgst, data, cache.Facts{MediaType: m.mediaType, Source: c.Endpoint().String()})
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	return m.describe(dgst, data), errors.Join(
+		r.Store.NoteDescriptors(m.children()),
+		r.noteLink(repo, dgst),
+	)
 }

@@ -30,6 +30,9 @@ type Names struct {
 // that is not listed, and ErrInvalidArgument for malformed names.
 func (n Names) Map(ns, path string) (Repository, error) {
 	if ns == "" {
+		if err := checkPath(path); err != nil {
+			return Repository{}, err
+		}
 		return n.mapByRule(path)
 	}
 	repo, err := NewRepository(ns, path)

@@ -2,15 +2,10 @@ package remotes
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"slices"
-	"strings"
 
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/errdefs"
-	"github.com/containerd/platforms"
-	"github.com/larder-project/larder/cache"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
@@ -69,14 +64,14 @@ func (r *Registry) Pull(ctx context.Context, ref Reference, opts PullOptions) (P
 	if res.Outcome == Miss { // the root came with the answer; below it is a hit
 		result.Fetched = res.Descriptor.Size
 	}
-	blobs, err := r.collect(ctx, ref.Repository, res.Descriptor, want, &result)
-	if err != nil {
+	walk := manifestWalk{registry: r, repo: ref.Repository, want: want, result: &result, seen: map[digest.Digest]bool{}}
+	if err := walk.visit(ctx, res.Descriptor, 0); err != nil {
 		return PullResult{}, fmt.Errorf("pull %s: %w", ref, err)
 	}
 	group, gctx := errgroup.WithContext(ctx)
 	group.SetLimit(parallelBlobs)
-	progress := make([]BlobProgress, len(blobs))
-	for i, desc := range blobs {
+	progress := make([]BlobProgress, len(walk.blobs))
+	for i, desc := range walk.blobs {
 		group.Go(func() (err error) {
 			progress[i], err = r.pullBlob(gctx, ref.Repository, desc, opts.Report)
 			return err
@@ -95,60 +90,70 @@ func (r *Registry) Pull(ctx context.Context, ref Reference, opts PullOptions) (P
 	return result, nil
 }
 
-// collect brings the manifests below root and returns the blobs they name,
-// each once.
-func (r *Registry) collect(ctx context.Context, repo Repository, root ocispec.Descriptor, want platformChoice, result *PullResult) ([]ocispec.Descriptor, error) {
-	m, err := r.Manifest(ctx, Reference{Repository: repo, Digest: root.Digest})
-	if err != nil {
-		return nil, err
+// manifestWalk brings the manifests of an image, from the root down, and
+// collects the blobs they name. What stands in several places counts once.
+type manifestWalk struct {
+	registry *Registry
+	repo     Repository
+	want     platformChoice
+	result   *PullResult
+	seen     map[digest.Digest]bool
+	blobs    []ocispec.Descriptor
+}
+
+func (w *manifestWalk) visit(ctx context.Context, desc ocispec.Descriptor, depth int) error {
+	if w.seen[desc.Digest] {
+		return nil
 	}
-	result.Manifests++
-	result.Bytes += int64(len(m.Data))
+	w.seen[desc.Digest] = true
+	if depth > maxDepth {
+		return fmt.Errorf("manifest %s: indexes are nested more than %d deep: %w", desc.Digest, maxDepth, errdefs.ErrDataLoss)
+	}
+	m, err := w.registry.Manifest(ctx, Reference{Repository: w.repo, Digest: desc.Digest})
+	if err != nil {
+		return err
+	}
+	w.result.Manifests++
+	w.result.Bytes += int64(len(m.Data))
 	if m.Outcome != Hit {
-		result.Fetched += int64(len(m.Data))
+		w.result.Fetched += int64(len(m.Data))
 	}
 	doc, err := parseManifest(m.Data, m.Descriptor.MediaType)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	blobs := slices.DeleteFunc(slices.Clone(doc.blobs), func(d ocispec.Descriptor) bool {
-		// Windows base layers: by their terms they come from their own URLs.
-		return images.IsNonDistributable(d.MediaType)
-	})
+	w.addBlobs(doc.blobs)
 	if !doc.isIndex() {
-		return blobs, nil
+		return nil
 	}
-	chosen, err := want.choose(doc.manifests)
+	chosen, err := w.want.choose(doc.manifests)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for _, child := range chosen {
-		below, err := r.collect(ctx, repo, child, want, result)
-		if err != nil {
-			return nil, err
+		if err := w.visit(ctx, child, depth+1); err != nil {
+			return err
 		}
-		blobs = append(blobs, below...)
 	}
-	return uniqueByDigest(blobs), nil
+	return nil
 }
 
-func uniqueByDigest(descs []ocispec.Descriptor) []ocispec.Descriptor {
-	seen := map[digest.Digest]bool{}
-	return slices.DeleteFunc(descs, func(d ocispec.Descriptor) bool {
-		dup := seen[d.Digest]
-		seen[d.Digest] = true
-		return dup
-	})
+func (w *manifestWalk) addBlobs(descs []ocispec.Descriptor) {
+	for _, d := range descs {
+		// Windows base layers: by their terms they come from their own URLs.
+		if !w.seen[d.Digest] && !images.IsNonDistributable(d.MediaType) {
+			w.seen[d.Digest] = true
+			w.blobs = append(w.blobs, d)
+		}
+	}
 }
 
 // pullBlob brings one blob and reports on it.
 func (r *Registry) pullBlob(ctx context.Context, repo Repository, desc ocispec.Descriptor, report func(BlobProgress)) (BlobProgress, error) {
-	p := BlobProgress{Digest: desc.Digest, MediaType: desc.MediaType, Size: desc.Size, Outcome: Hit}
+	p := BlobProgress{Digest: desc.Digest, MediaType: desc.MediaType, Size: desc.Size}
 	fill, started, err := r.fill(ctx, repo, desc.Digest)
 	if errdefs.IsAlreadyExists(err) {
-		p.Received, p.Done = p.Size, true
-		report(p)
-		return p, nil
+		return r.storedBlob(ctx, repo, p, report)
 	}
 	if err != nil {
 		return p, err
@@ -159,7 +164,13 @@ func (r *Registry) pullBlob(ctx context.Context, repo Repository, desc ocispec.D
 	}
 	for {
 		now, changed := fill.Progress()
-		p.Received, p.Size, p.Done = now.Received, max(now.Size, desc.Size), now.Done && now.Err == nil
+		p.Received, p.Done = now.Received, now.Done && now.Err == nil
+		switch {
+		case p.Done: // a manifest can be wrong about it
+			p.Size = now.Received
+		case now.Size >= 0:
+			p.Size = now.Size
+		}
 		report(p)
 		if now.Done {
 			return p, now.Err
@@ -172,65 +183,17 @@ func (r *Registry) pullBlob(ctx context.Context, repo Repository, desc ocispec.D
 	}
 }
 
-var _ cache.Source = blobSource{}
-
-// platformChoice says which manifests of an index are wanted.
-type platformChoice struct {
-	all  bool
-	want []platforms.MatchComparer
-	text string
-}
-
-func newPlatformChoice(texts []string) (platformChoice, error) {
-	if len(texts) == 0 {
-		return platformChoice{want: []platforms.MatchComparer{platforms.Default()}, text: platforms.DefaultString()}, nil
+// storedBlob reports a blob that is there; its size is the file's and not the
+// manifest's word. A damaged one is brought anew.
+func (r *Registry) storedBlob(ctx context.Context, repo Repository, p BlobProgress, report func(BlobProgress)) (BlobProgress, error) {
+	b, err := r.openWhole(ctx, p.Digest)
+	if errdefs.IsNotFound(err) && ctx.Err() == nil {
+		return r.pullBlob(ctx, repo, ocispec.Descriptor{Digest: p.Digest, MediaType: p.MediaType, Size: p.Size}, report)
 	}
-	c := platformChoice{text: strings.Join(texts, ", ")}
-	for _, t := range texts {
-		if t == "all" {
-			return platformChoice{all: true}, nil
-		}
-		p, err := platforms.Parse(t)
-		if err != nil {
-			return platformChoice{}, fmt.Errorf("platform %q: want os/arch[/variant], or all: %w", t, errors.Join(err, errdefs.ErrInvalidArgument))
-		}
-		c.want = append(c.want, platforms.Only(p))
+	if err != nil {
+		return p, err
 	}
-	return c, nil
-}
-
-// choose returns for each wanted platform the manifest that fits best.
-// Manifests without a platform, as in an index of artifacts, are all taken;
-// attestations (unknown/unknown) only with "all".
-func (c platformChoice) choose(descs []ocispec.Descriptor) ([]ocispec.Descriptor, error) {
-	if c.all {
-		return descs, nil
-	}
-	var chosen []ocispec.Descriptor
-	var offered []string
-	for _, d := range descs {
-		if d.Platform == nil {
-			chosen = append(chosen, d)
-		} else if d.Platform.OS != "unknown" {
-			offered = append(offered, platforms.FormatAll(*d.Platform))
-		}
-	}
-	for _, match := range c.want {
-		best := -1
-		for i, d := range descs {
-			if d.Platform == nil || !match.Match(*d.Platform) {
-				continue
-			}
-			if best < 0 || match.Less(*d.Platform, *descs[best].Platform) {
-				best = i
-			}
-		}
-		if best >= 0 {
-			chosen = append(chosen, descs[best])
-		}
-	}
-	if len(chosen) == 0 {
-		return nil, fmt.Errorf("no image for %s in the index, which has %s: %w", c.text, strings.Join(offered, ", "), errdefs.ErrNotFound)
-	}
-	return uniqueByDigest(chosen), nil
+	p.Outcome, p.Size, p.Received, p.Done = Hit, b.Size(), b.Size(), true
+	report(p)
+	return p, b.Close()
 }

@@ -1,7 +1,9 @@
 package remotes
 
 import (
+	"cmp"
 	"fmt"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
@@ -24,11 +26,19 @@ func NewRepository(host, path string) (Repository, error) {
 	if err != nil {
 		return Repository{}, err
 	}
-	named, err := reference.WithName(h + "/" + path)
-	if err != nil || reference.Path(named) != path {
-		return Repository{}, fmt.Errorf("repository %.80q: not a repository name: %w", path, errdefs.ErrInvalidArgument)
+	if err := checkPath(path); err != nil {
+		return Repository{}, err
 	}
 	return Repository{Host: h, Path: path}, nil
+}
+
+// checkPath checks a repository's path.
+func checkPath(path string) error {
+	named, err := reference.WithName(DockerHub + "/" + path)
+	if err != nil || reference.Path(named) != path {
+		return fmt.Errorf("repository %.80q: not a repository name: %w", path, errdefs.ErrInvalidArgument)
+	}
+	return nil
 }
 
 // String returns host/path.
@@ -68,6 +78,44 @@ func (r Reference) String() string {
 		s += "@" + r.Digest.String()
 	}
 	return s
+}
+
+// name is the reference by what decides: the name of the image in the store.
+func (r Reference) name() string {
+	if r.Digest != "" {
+		r.Tag = ""
+	}
+	return r.String()
+}
+
+// parseName parses what Reference.String wrote, and nothing else: unlike
+// ParseReference it adds no host, no library/ and no tag.
+func parseName(s string) (Reference, error) {
+	host, rest, _ := strings.Cut(s, "/")
+	path, dgst, byDigest := strings.Cut(rest, "@")
+	var tag string
+	if i := strings.LastIndexByte(path, ':'); i >= 0 {
+		path, tag = path[:i], path[i+1:]
+	}
+	repo, err := NewRepository(host, path)
+	if err != nil {
+		return Reference{}, err
+	}
+	ref := Reference{Repository: repo}
+	for _, object := range []string{tag, dgst} {
+		if object == "" {
+			continue
+		}
+		part, err := repo.WithObject(object)
+		if err != nil {
+			return Reference{}, err
+		}
+		ref.Tag, ref.Digest = cmp.Or(part.Tag, ref.Tag), cmp.Or(part.Digest, ref.Digest)
+	}
+	if ref.String() != s || byDigest != (ref.Digest != "") {
+		return Reference{}, fmt.Errorf("name %.200q: not as larder writes it: %w", s, errdefs.ErrInvalidArgument)
+	}
+	return ref, nil
 }
 
 // ParseReference parses a reference as a person types it: short names are

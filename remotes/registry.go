@@ -2,9 +2,7 @@ package remotes
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"sync"
 	"time"
@@ -49,6 +47,8 @@ type Registry struct {
 
 	checks    singleflight.Group // tag checks, by reference
 	manifests singleflight.Group // manifest downloads, by repository and digest
+	negatives negatives          // refusals of what is not stored, by reference
+	senders   senders            // who sent bytes of blobs that are not stored
 
 	mu      sync.Mutex
 	overdue map[string]int // checks that outlasted Patience, by registry host
@@ -56,7 +56,7 @@ type Registry struct {
 
 // NewRegistry makes a Registry.
 func NewRegistry(c Config) *Registry {
-	return &Registry{Config: c, overdue: map[string]int{}}
+	return &Registry{Config: c, negatives: newNegatives(), senders: newSenders(), overdue: map[string]int{}}
 }
 
 // ParseReference reads a reference as a person types it and maps it as if a
@@ -88,12 +88,11 @@ func (r *Registry) Resolve(ctx context.Context, ref Reference) (Resolved, error)
 	if ref.Digest == "" {
 		return r.resolveTag(ctx, ref, false)
 	}
-	desc, outcome, err := r.ensureManifest(ctx, ref, true)
-	return Resolved{Descriptor: desc, Outcome: outcome}, err
+	return r.ensureManifest(ctx, ref, true)
 }
 
-// Refresh asks upstream what a tag points to, whatever its window, and
-// returns its error if it cannot tell.
+// Refresh asks upstream what a tag points to, whatever its window and whatever
+// upstream answered a moment ago, and returns its error if it cannot tell.
 func (r *Registry) Refresh(ctx context.Context, ref Reference) (Resolved, error) {
 	if ref.Tag == "" || ref.Digest != "" {
 		return Resolved{}, fmt.Errorf("refresh %s: a digest cannot change: %w", ref, errdefs.ErrInvalidArgument)
@@ -101,77 +100,28 @@ func (r *Registry) Refresh(ctx context.Context, ref Reference) (Resolved, error)
 	return r.resolveTag(ctx, ref, true)
 }
 
-// Manifest is a stored manifest or index with its bytes.
-type Manifest struct {
-	Resolved
-	Data []byte
-}
-
-// Manifest returns a manifest by tag or digest. One that was damaged on disk
-// is thrown away and fetched again.
-func (r *Registry) Manifest(ctx context.Context, ref Reference) (Manifest, error) {
-	m, err := r.manifest(ctx, ref)
-	if errdefs.IsDataLoss(err) && m.Descriptor.Digest != "" {
-		r.Logger.ErrorContext(ctx, "stored manifest is damaged and is fetched again", "ref", ref.String(), "err", err)
-		if derr := r.Store.Delete(ctx, m.Descriptor.Digest); derr != nil && !errdefs.IsNotFound(derr) {
-			return Manifest{}, errors.Join(err, derr)
-		}
-		m, err = r.manifest(ctx, ref)
-	}
-	if err != nil {
-		return Manifest{}, err
-	}
-	return m, nil
-}
-
-func (r *Registry) manifest(ctx context.Context, ref Reference) (m Manifest, err error) {
-	if ref.Digest != "" {
-		m.Descriptor, m.Outcome, err = r.ensureManifest(ctx, ref, false)
-	} else {
-		m.Resolved, err = r.resolveTag(ctx, ref, false)
-	}
-	if err != nil {
-		return Manifest{}, err
-	}
-	if m.Data, err = r.readManifest(m.Descriptor); err != nil {
-		return m, fmt.Errorf("manifest %s: %w", ref, err)
-	}
-	return m, nil
-}
-
-// readManifest reads a manifest from the store. Its size on disk may be
-// anything, if someone tampered with it: it is bounded, and checked.
-func (r *Registry) readManifest(desc ocispec.Descriptor) ([]byte, error) {
-	b, err := r.Store.Open(desc.Digest)
-	if err != nil {
-		return nil, err
-	}
-	defer b.Close()
-	data, err := io.ReadAll(io.LimitReader(b, upstream.MaxManifestSize+1))
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", desc.Digest, err)
-	}
-	if desc.Digest.Algorithm().FromBytes(data) != desc.Digest {
-		return nil, fmt.Errorf("stored manifest %s does not have its digest: %w", desc.Digest, errdefs.ErrDataLoss)
-	}
-	return data, nil
-}
-
-// eachUpstream tries the upstreams of a registry host in order until one
-// succeeds. The error is the most telling one: that all say "not found", or
-// else the first that says anything else.
+// eachUpstream tries the upstreams of a registry host in their order until one
+// succeeds.
 func (r *Registry) eachUpstream(ctx context.Context, repo Repository, try func(*upstream.Client) error) error {
+	return r.tryUpstreams(ctx, repo, r.Routes.For(repo.Host), try)
+}
+
+// tryUpstreams tries upstreams in order until one succeeds. The error is the
+// most telling one: that all say "not found", or else the first that says
+// anything else.
+func (r *Registry) tryUpstreams(ctx context.Context, repo Repository, eps []upstream.Endpoint, try func(*upstream.Client) error) error {
 	var telling error
-	for _, ep := range r.Routes.For(repo.Host) {
+	for i, ep := range eps {
+		if i > 0 && ctx.Err() != nil {
+			// That the first ones do not have it says nothing of the others.
+			return fmt.Errorf("%s: %d of %d upstreams asked (%v): %w", repo, i, len(eps), telling, context.Cause(ctx)) //nolint:errorlint // see above
+		}
 		err := try(r.Pool.Client(ep))
 		if err == nil {
 			return nil
 		}
 		if telling == nil || errdefs.IsNotFound(telling) && !errdefs.IsNotFound(err) {
 			telling = err
-		}
-		if ctx.Err() != nil {
-			return errors.Join(telling, context.Cause(ctx))
 		}
 		r.Logger.DebugContext(ctx, "upstream failed", "ns", repo.Host, "upstream", ep.String(), "err", err)
 	}

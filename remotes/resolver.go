@@ -98,7 +98,11 @@ func (f fetcher) Fetch(ctx context.Context, desc ocispec.Descriptor) (io.ReadClo
 			return nil, err
 		}
 	}
-	return f.registry.Blob(ctx, ctx, f.repo, desc.Digest)
+	blob, err := f.registry.Blob(ctx, ctx, f.repo, desc.Digest)
+	if err != nil {
+		return nil, err // not blob: a nil *Blob in an interface is not nil
+	}
+	return blob, nil
 }
 
 // FetchByDigest opens a manifest or blob of which nothing but the digest is

@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
-	"github.com/larder-project/larder/remotes/upstream"
 )
 
 // Root is ECR's keyword for "no prefix", in both prefixes of a rule.
@@ -61,7 +60,7 @@ func (r Rule) Validate() error {
 }
 
 func (r Rule) validateUpstream() error {
-	if strings.Contains(r.UpstreamRegistryURL, "://") {
+	if strings.Contains(r.UpstreamRegistryURL, "://") && !strings.Contains(r.UpstreamRegistryURL, "@") {
 		return fmt.Errorf("upstream_registry_url: %q: want a host without a scheme; a [[routes]] entry sets scheme and address: %w",
 			r.UpstreamRegistryURL, errdefs.ErrInvalidArgument)
 	}
@@ -162,8 +161,3 @@ func (rs Rules) Map(path string) (Repository, Rule, error) {
 
 // All returns the rules in the order in which they are tried.
 func (rs Rules) All() []Rule { return slices.Clone(rs.sorted) }
-
-// endpoint is the upstream that the rule names.
-func (r Rule) endpoint() (upstream.Endpoint, error) {
-	return upstream.ParseEndpoint(r.UpstreamRegistryURL)
-}

@@ -99,7 +99,7 @@ func newUnpinCommand(o *options) *cobra.Command {
 
 // completeReferences completes stored references in a shell. It asks the
 // daemon briefly and stays silent if there is none.
-func (o *options) completeReferences(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+func (o *options) completeReferences(_ *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
 	client, err := o.client()
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp

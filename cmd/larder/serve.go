@@ -91,7 +91,7 @@ type server struct {
 
 func newMirrorServer(registry *remotes.Registry, cfg *config.Config, secret string, logger *slog.Logger) *http.Server {
 	handler := mirror.New(registry, mirror.Options{
-		Map: registry.Names.Map, Secret: secret, Wait: time.Duration(cfg.Mirror.Wait), Logger: logger,
+		Map: registry.Names.Map, Secret: secret, ID: registry.Pool.ID(), Wait: time.Duration(cfg.Mirror.Wait), Logger: logger,
 	})
 	return &http.Server{
 		Handler:           handler,

@@ -17,9 +17,16 @@ import (
 func (s *Server) serveTags(w http.ResponseWriter, r *http.Request, repo remotes.Repository, req request) error {
 	ctx, cancel := s.arriving(r)
 	defer cancel()
-	list, err := s.registry.Tags(ctx, repo, req.n, req.last)
+	n := max(req.n, 0) // 0 asks for all
+	if req.n == 0 {
+		n = 1 // an empty page is asked for; whether there are tags decides between it and 404
+	}
+	list, err := s.registry.Tags(ctx, repo, n, req.last)
 	if err != nil {
 		return err
+	}
+	if req.n == 0 {
+		list.Tags, list.More = nil, false
 	}
 	w.Header().Set(CacheHeader, string(list.Outcome))
 	if list.More && len(list.Tags) > 0 {
@@ -45,7 +52,7 @@ func (s *Server) serveTags(w http.ResponseWriter, r *http.Request, repo remotes.
 func (s *Server) serveReferrers(w http.ResponseWriter, r *http.Request, repo remotes.Repository, req request) error {
 	dgst, err := digest.Parse(req.object)
 	if err != nil {
-		return fmt.Errorf("digest %.100q: %w: %w", req.object, err, errdefs.ErrInvalidArgument)
+		return invalid("DIGEST_INVALID", fmt.Errorf("digest %.100q: %w", req.object, err))
 	}
 	ctx, cancel := s.arriving(r)
 	defer cancel()

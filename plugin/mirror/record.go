@@ -1,9 +1,12 @@
 package mirror
 
 import (
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/larder-project/larder/remotes"
@@ -12,9 +15,10 @@ import (
 // recorder notes what was answered.
 type recorder struct {
 	http.ResponseWriter
+	head        bool // of a HEAD, no body is sent whatever is written
 	wroteHeader bool
 	status      int
-	bytes       int64
+	bytes       int64 // of the body
 }
 
 func (rec *recorder) WriteHeader(status int) {
@@ -29,7 +33,7 @@ func (rec *recorder) Write(p []byte) (int, error) {
 		rec.WriteHeader(http.StatusOK)
 	}
 	n, err := rec.ResponseWriter.Write(p)
-	rec.bytes += int64(n)
+	rec.count(int64(n))
 	return n, err
 }
 
@@ -40,28 +44,59 @@ func (rec *recorder) ReadFrom(src io.Reader) (int64, error) {
 		rec.WriteHeader(http.StatusOK)
 	}
 	n, err := io.Copy(rec.ResponseWriter, src)
-	rec.bytes += n
+	rec.count(n)
 	return n, err
+}
+
+func (rec *recorder) count(n int64) {
+	if !rec.head {
+		rec.bytes += n
+	}
+}
+
+// checkWhole reports a body that is shorter than it was said to be: its file
+// could not be read, or the client left.
+func (rec *recorder) checkWhole() error {
+	want, err := strconv.ParseInt(rec.Header().Get("Content-Length"), 10, 64)
+	if err != nil || rec.head || !rec.wroteHeader || rec.status == http.StatusNotModified || rec.bytes >= want {
+		return nil //nolint:nilerr // no length was promised
+	}
+	return fmt.Errorf("body ended at %d of %d bytes: %w", rec.bytes, want, io.ErrUnexpectedEOF)
 }
 
 // Unwrap lets http.ResponseController find the server's writer.
 func (rec *recorder) Unwrap() http.ResponseWriter { return rec.ResponseWriter }
 
+// maxLogged bounds what a client's text takes of a log line.
+const maxLogged = 300
+
+// logged makes a client's text fit for the log. A host with "user:password@"
+// before it is no registry host; what it is, is nobody's business.
+func logged(key, text string) slog.Attr {
+	if i := strings.LastIndexByte(text, '@'); i >= 0 {
+		text = "…" + text[i:]
+	}
+	if len(text) > maxLogged {
+		text = strings.ToValidUTF8(text[:maxLogged], "") + "…"
+	}
+	return slog.String(key, text)
+}
+
 // log writes the request's one line. A client that left early is not an
 // error of ours; what larder could not do is.
 func (s *Server) log(r *http.Request, req request, rec *recorder, err error, took time.Duration) {
 	level := slog.LevelInfo
-	if err != nil && r.Context().Err() == nil && rec.status >= 500 {
+	if err != nil && r.Context().Err() == nil && (rec.status >= 500 || rec.status < 400) {
 		level = slog.LevelWarn
 	}
 	attrs := []slog.Attr{
-		slog.String("method", r.Method), slog.String("kind", string(req.kind)),
-		slog.String("ns", req.ns), slog.String("repository", req.name), slog.String("object", req.object),
+		logged("method", r.Method), slog.String("kind", string(req.kind)),
+		logged("ns", req.ns), logged("repository", req.name), logged("object", req.object),
 		slog.Int("status", rec.status), slog.String("outcome", rec.Header().Get(CacheHeader)),
 		slog.Int64("bytes", rec.bytes), slog.Duration("dur", took),
 	}
 	if rng := r.Header.Get("Range"); rng != "" {
-		attrs = append(attrs, slog.String("range", rng))
+		attrs = append(attrs, logged("range", rng))
 	}
 	if err != nil {
 		attrs = append(attrs, slog.Any("err", err))

@@ -6,9 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/containerd/errdefs"
-	"github.com/larder-project/larder/remotes/upstream"
 )
 
 // refusal is an answer that is no success: a status, and a code and message
@@ -21,15 +21,47 @@ type refusal struct {
 	cause   error
 }
 
+// mistake is an error of the request itself, found by the mirror, with the
+// answer to it.
+type mistake struct {
+	status        int
+	code, message string
+	err           error
+}
+
+func (m *mistake) Error() string { return m.err.Error() }
+func (m *mistake) Unwrap() error { return m.err }
+
+// invalid is the mistake of malformed text.
+func invalid(code string, err error) error {
+	return &mistake{status: http.StatusBadRequest, code: code, message: "the request is malformed", err: err}
+}
+
+// objectCode names what is wrong with text that is neither tag nor digest.
+func objectCode(object string) string {
+	if strings.Contains(object, ":") {
+		return "DIGEST_INVALID"
+	}
+	return "MANIFEST_INVALID"
+}
+
+// reasoner is an error that upstream caused; *upstream.Error is one.
+type reasoner interface {
+	error
+	// Reason is ECR's name for what upstream did.
+	Reason() string
+}
+
 // refuse finds the refusal for an error. The kubelet shows the first host's
 // body when all hosts fail: what stands here is what a person reads.
 func refuse(req request, err error) refusal {
+	if m, ok := errors.AsType[*mistake](err); ok {
+		return refusal{status: m.status, code: m.code, message: m.message, cause: m.err}
+	}
 	r := refusal{status: http.StatusServiceUnavailable, code: "UNAVAILABLE", cause: err,
 		message: "larder could not get it from upstream and has not stored it"}
-	fromUpstream := errors.As(err, new(*upstream.Error))
+	_, fromUpstream := errors.AsType[reasoner](err)
 	switch {
-	case errdefs.IsInvalidArgument(err):
-		r.status, r.code, r.message = http.StatusBadRequest, invalidCode(req), "the request is malformed"
 	case errdefs.IsNotFound(err) && !fromUpstream:
 		r.status, r.code = http.StatusNotFound, "NAME_UNKNOWN"
 		r.message = fmt.Sprintf("The repository with name '%.256s' does not exist in the registry: no rule covers it", req.name)
@@ -47,28 +79,18 @@ func refuse(req request, err error) refusal {
 	case errdefs.IsResourceExhausted(err):
 		// Not 429: containerd would ask five times at once.
 		r.message = "upstream limits the rate of requests, and larder has not stored it"
-	case errdefs.IsDataLoss(err):
+	case errdefs.IsDataLoss(err), errdefs.IsInvalidArgument(err):
 		r.status, r.message = http.StatusBadGateway, "upstream sent something else than it should have"
-	case errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, context.DeadlineExceeded) && !fromUpstream:
 		r.message = "upstream has not answered in time; larder goes on asking, try again"
 	}
 	return r
 }
 
-func invalidCode(req request) string {
-	switch req.kind {
-	case kindBlob, kindReferrers:
-		return "DIGEST_INVALID"
-	case kindManifest:
-		return "MANIFEST_INVALID"
-	}
-	return "NAME_INVALID"
-}
-
 // reason is ECR's name for what upstream did, "" if it was not upstream.
 func (r refusal) reason() string {
-	if ue := (*upstream.Error)(nil); errors.As(r.cause, &ue) {
-		return ue.Reason()
+	if e, ok := errors.AsType[reasoner](r.cause); ok {
+		return e.Reason()
 	}
 	return ""
 }
@@ -101,7 +123,10 @@ func (r refusal) write(w http.ResponseWriter) {
 		body = nil // three strings always encode
 	}
 	h := w.Header()
-	h.Del("ETag")
+	// What described the content does not describe the refusal.
+	for _, key := range []string{"ETag", "Docker-Content-Digest", "Accept-Ranges", "Content-Length", "Link", CacheHeader} {
+		h.Del(key)
+	}
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store")
 	w.WriteHeader(r.status)

@@ -4,11 +4,10 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
-	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -40,6 +39,9 @@ type Options struct {
 	Map func(ns, path string) (remotes.Repository, error)
 	// Secret is what clients must send in SecretHeader; empty: nothing.
 	Secret string
+	// ID is upstream.Pool.ID, by which larder knows its own requests (in Via)
+	// and refuses them: an upstream leads back to it. Empty: not checked.
+	ID string
 	// Wait is how long a client waits for upstream before it is refused.
 	// containerd gives up after 30 s; design asks for less than 5.
 	Wait time.Duration
@@ -61,8 +63,11 @@ func New(registry Registry, options Options) *Server {
 // ServeHTTP answers one request and logs it.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
-	rec := &recorder{ResponseWriter: w}
+	rec := &recorder{ResponseWriter: w, head: r.Method == http.MethodHead}
 	req, err := s.serve(rec, r)
+	if err == nil {
+		err = rec.checkWhole()
+	}
 	if err != nil && !rec.wroteHeader {
 		refuse(req, err).write(rec)
 	}
@@ -78,24 +83,23 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) (request, error) 
 	h := w.Header()
 	h.Set("Docker-Distribution-Api-Version", "registry/2.0")
 	h.Set("X-Content-Type-Options", "nosniff")
-	if !s.knowsSecret(r) {
-		return request{}, fmt.Errorf("header %s is missing or wrong: %w", SecretHeader, errdefs.ErrPermissionDenied)
-	}
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		h.Set("Allow", "GET, HEAD")
-		refusal{status: http.StatusMethodNotAllowed, code: "UNSUPPORTED", message: "larder is read-only"}.write(w)
-		return request{}, nil
+	if err := s.admit(r); err != nil {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			h.Set("Allow", "GET, HEAD")
+		}
+		return request{}, err
 	}
 	req, err := parseRequest(r.URL)
 	if err != nil {
 		return req, err
 	}
 	if req.kind == kindPing {
-		h.Set("Content-Type", "application/json")
-		_, err := io.WriteString(w, "{}")
-		return req, err
+		return req, writeJSON(w, r, "application/json", struct{}{})
 	}
 	repo, err := s.options.Map(req.ns, req.name)
+	if errdefs.IsInvalidArgument(err) {
+		return req, invalid("NAME_INVALID", err)
+	}
 	if err != nil {
 		return req, err
 	}
@@ -114,6 +118,38 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) (request, error) 
 	}
 }
 
+// admit says who may ask, and how, before anything is looked at.
+func (s *Server) admit(r *http.Request) error {
+	switch {
+	case !s.knowsSecret(r):
+		return &mistake{status: http.StatusForbidden, code: "DENIED",
+			message: "the node secret is missing or wrong; \"larder setup containerd\" writes it to containerd's hosts.toml",
+			err:     fmt.Errorf("header %s: %w", SecretHeader, errdefs.ErrPermissionDenied)}
+	case r.Method != http.MethodGet && r.Method != http.MethodHead:
+		return &mistake{status: http.StatusMethodNotAllowed, code: "UNSUPPORTED", message: "larder is read-only",
+			err: fmt.Errorf("method %.20q: %w", r.Method, errdefs.ErrNotImplemented)}
+	case s.isOwn(r.Header.Values("Via")):
+		return &mistake{status: http.StatusLoopDetected, code: "UNSUPPORTED",
+			message: "an upstream of larder leads back to larder: see [[routes]] and [[rules]]",
+			err:     fmt.Errorf("request came from %s: %w", s.options.ID, errdefs.ErrFailedPrecondition)}
+	}
+	return nil
+}
+
+// isOwn looks for larder itself among those who passed a request on.
+func (s *Server) isOwn(via []string) bool {
+	if s.options.ID == "" {
+		return false
+	}
+	for _, hop := range strings.Split(strings.Join(via, ","), ",") {
+		// Protocol version, name, and perhaps a comment (RFC 9110, 7.6.3).
+		if fields := strings.Fields(hop); len(fields) > 1 && fields[1] == s.options.ID {
+			return true
+		}
+	}
+	return false
+}
+
 // knowsSecret compares hashes, so that neither content nor length of the
 // secret shows in the time it takes.
 func (s *Server) knowsSecret(r *http.Request) bool {
@@ -128,95 +164,4 @@ func (s *Server) knowsSecret(r *http.Request) bool {
 func (s *Server) arriving(r *http.Request) (context.Context, context.CancelFunc) {
 	return context.WithTimeoutCause(r.Context(), s.options.Wait,
 		fmt.Errorf("upstream has not answered in %s: %w", s.options.Wait, context.DeadlineExceeded))
-}
-
-func (s *Server) serveManifest(w http.ResponseWriter, r *http.Request, repo remotes.Repository, req request) error {
-	ref, err := repo.WithObject(req.object)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := s.arriving(r)
-	defer cancel()
-	var m remotes.Manifest
-	if r.Method == http.MethodHead {
-		m.Resolved, err = s.registry.Resolve(ctx, ref)
-	} else {
-		m, err = s.registry.Manifest(ctx, ref)
-	}
-	if err != nil {
-		return err
-	}
-	describe(w, m.Descriptor, m.Outcome)
-	if m.Problem != nil {
-		s.options.Logger.WarnContext(ctx, "serving a stale tag", "ref", ref.String(), "digest", m.Descriptor.Digest, "err", m.Problem)
-	}
-	// For HEAD only the size counts: nothing is read from the nil reader.
-	content := io.NewSectionReader(bytesAt(m.Data), 0, m.Descriptor.Size)
-	http.ServeContent(w, r, "", time.Time{}, content)
-	return nil
-}
-
-// describe sets the headers that containerd needs, or it asks once more.
-func describe(w http.ResponseWriter, desc ocispec.Descriptor, outcome remotes.Outcome) {
-	h := w.Header()
-	h.Set("Content-Type", desc.MediaType)
-	h.Set("Docker-Content-Digest", desc.Digest.String())
-	h.Set("ETag", `"`+desc.Digest.String()+`"`)
-	h.Set(CacheHeader, string(outcome))
-}
-
-func (s *Server) serveBlob(w http.ResponseWriter, r *http.Request, repo remotes.Repository, req request) error {
-	dgst, err := digest.Parse(req.object)
-	if err != nil {
-		return fmt.Errorf("digest %.100q: %w: %w", req.object, err, errdefs.ErrInvalidArgument)
-	}
-	ctx, cancel := s.arriving(r)
-	defer cancel()
-	blob, err := s.registry.Blob(ctx, r.Context(), repo, dgst)
-	if err != nil {
-		return err
-	}
-	defer blob.Close()
-	describe(w, ocispec.Descriptor{MediaType: "application/octet-stream", Digest: dgst}, blob.Outcome)
-	body := &failureReader{ReadSeeker: blob}
-	if blob.Size >= 0 {
-		http.ServeContent(w, r, "", time.Time{}, body)
-		return body.err
-	}
-	// Upstream did not tell the size: no Content-Length, no ranges.
-	if r.Method == http.MethodHead {
-		return nil
-	}
-	if _, err := io.Copy(w, body); err != nil {
-		return errors.Join(body.err, err)
-	}
-	return nil
-}
-
-// failureReader remembers why reading failed: http.ServeContent does not say.
-type failureReader struct {
-	io.ReadSeeker
-	err error
-}
-
-func (f *failureReader) Read(p []byte) (int, error) {
-	n, err := f.ReadSeeker.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) {
-		f.err = err
-	}
-	return n, err
-}
-
-// bytesAt is a byte slice as io.ReaderAt.
-type bytesAt []byte
-
-func (b bytesAt) ReadAt(p []byte, off int64) (int, error) {
-	if off < 0 || off >= int64(len(b)) {
-		return 0, io.EOF
-	}
-	n := copy(p, b[off:])
-	if n < len(p) {
-		return n, io.EOF
-	}
-	return n, nil
 }

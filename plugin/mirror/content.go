@@ -1,0 +1,117 @@
+package mirror
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/larder-project/larder/remotes"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+func (s *Server) serveManifest(w http.ResponseWriter, r *http.Request, repo remotes.Repository, req request) error {
+	ref, err := repo.WithObject(req.object)
+	if err != nil {
+		return invalid(objectCode(req.object), err)
+	}
+	ctx, cancel := s.arriving(r)
+	defer cancel()
+	var m remotes.Manifest
+	if r.Method == http.MethodHead {
+		m.Resolved, err = s.registry.Resolve(ctx, ref)
+	} else {
+		m, err = s.registry.Manifest(ctx, ref)
+	}
+	if err != nil {
+		return err
+	}
+	describe(w, m.Descriptor, m.Outcome)
+	if m.Problem != nil {
+		s.options.Logger.WarnContext(ctx, "serving a stale tag", "ref", ref.String(), "digest", m.Descriptor.Digest, "err", m.Problem)
+	}
+	// For HEAD only the size counts: nothing is read from the nil reader.
+	content := io.NewSectionReader(bytesAt(m.Data), 0, m.Descriptor.Size)
+	http.ServeContent(w, r, "", time.Time{}, content)
+	return nil
+}
+
+// describe sets the headers that containerd needs, or it asks once more.
+func describe(w http.ResponseWriter, desc ocispec.Descriptor, outcome remotes.Outcome) {
+	h := w.Header()
+	h.Set("Content-Type", desc.MediaType)
+	h.Set("Docker-Content-Digest", desc.Digest.String())
+	h.Set("ETag", `"`+desc.Digest.String()+`"`)
+	h.Set(CacheHeader, string(outcome))
+}
+
+func (s *Server) serveBlob(w http.ResponseWriter, r *http.Request, repo remotes.Repository, req request) error {
+	dgst, err := digest.Parse(req.object)
+	if err != nil {
+		return invalid("DIGEST_INVALID", fmt.Errorf("digest %.100q: %w", req.object, err))
+	}
+	ctx, cancel := s.arriving(r)
+	defer cancel()
+	blob, err := s.registry.Blob(ctx, r.Context(), repo, dgst)
+	if err != nil {
+		return err
+	}
+	defer blob.Close()
+	describe(w, ocispec.Descriptor{MediaType: "application/octet-stream", Digest: dgst}, blob.Outcome)
+	if strings.Contains(r.Header.Get("Range"), ",") {
+		// Several ranges at once would be read by a goroutine of their own,
+		// and nobody needs them: such a Range may be ignored (RFC 9110, 14.2).
+		r = r.Clone(r.Context())
+		r.Header.Del("Range")
+	}
+	if blob.Outcome == remotes.Hit {
+		// As it is, so that the server has the kernel send the file. If that
+		// fails, too little was sent: see recorder.checkWhole.
+		http.ServeContent(w, r, "", time.Time{}, blob.ReadSeekCloser)
+		return nil
+	}
+	body := &failureReader{ReadSeeker: blob}
+	if blob.Size >= 0 {
+		http.ServeContent(w, r, "", time.Time{}, body)
+		return body.err
+	}
+	// Upstream did not tell the size: no Content-Length, no ranges.
+	if r.Method == http.MethodHead {
+		return nil
+	}
+	if _, err := io.Copy(w, body); err != nil {
+		return errors.Join(body.err, err)
+	}
+	return nil
+}
+
+// failureReader remembers why reading failed: http.ServeContent does not say.
+type failureReader struct {
+	io.ReadSeeker
+	err error
+}
+
+func (f *failureReader) Read(p []byte) (int, error) {
+	n, err := f.ReadSeeker.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		f.err = err
+	}
+	return n, err
+}
+
+// bytesAt is a byte slice as io.ReaderAt.
+type bytesAt []byte
+
+func (b bytesAt) ReadAt(p []byte, off int64) (int, error) {
+	if off < 0 || off >= int64(len(b)) {
+		return 0, io.EOF
+	}
+	n := copy(p, b[off:])
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}

@@ -1,0 +1,205 @@
+package mirror
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/larder-project/larder/remotes/remotestest"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// The golden table of refusals: for each way in which an upstream fails, what
+// the client of each endpoint gets. Never 429, which containerd repeats at
+// once, and never a redirect.
+func TestRefusals(t *testing.T) {
+	t.Parallel()
+	const (
+		notStored  = "larder could not get it from upstream and has not stored it: "
+		denied     = "The authentication to the upstream registry failed. Verify that the credentials provided in the pull through cache rule are correct, and try again.: "
+		limited    = "upstream limits the rate of requests, and larder has not stored it: "
+		noImage    = "Requested image not found: "
+		noLayer    = "Requested layer not found: "
+		noRepo     = "Requested repository not found: "
+		wrongBytes = "upstream sent something else than it should have: "
+	)
+	type want struct {
+		status                int
+		code, message, reason string
+	}
+	same := func(w want) map[string]want { return map[string]want{"manifest": w, "digest": w, "blob": w, "tags": w} }
+	unavailable := want{503, "UNAVAILABLE", notStored, "UpstreamUnavailable"}
+	notFound := map[string]want{
+		"manifest": {404, "MANIFEST_UNKNOWN", noImage, "ImageNotFound"},
+		"digest":   {404, "MANIFEST_UNKNOWN", noImage, "ImageNotFound"},
+		"blob":     {404, "BLOB_UNKNOWN", noLayer, "ImageNotFound"},
+		"tags":     {404, "NAME_UNKNOWN", noRepo, "ImageNotFound"},
+	}
+	for name, c := range map[string]struct {
+		fault remotestest.FaultFunc
+		want  map[string]want
+	}{
+		"404":      {remotestest.Error(404, "NAME_UNKNOWN", "x"), notFound},
+		"401":      {remotestest.Error(401, "UNAUTHORIZED", "x"), same(want{403, "DENIED", denied, "UpstreamAccessDenied"})},
+		"403":      {remotestest.Error(403, "DENIED", "x"), same(want{403, "DENIED", denied, "UpstreamAccessDenied"})},
+		"429":      {remotestest.TooManyRequests(time.Hour), same(want{503, "UNAVAILABLE", limited, "UpstreamTooManyRequests"})},
+		"500":      {remotestest.Error(500, "UNKNOWN", "x"), same(unavailable)},
+		"503":      {remotestest.Error(503, "UNAVAILABLE", "x"), same(unavailable)},
+		"508":      {remotestest.Error(508, "UNSUPPORTED", "x"), same(unavailable)},
+		"abort":    {remotestest.Abort(), same(unavailable)},
+		"hang":     {remotestest.Hang(), same(unavailable)},
+		"redirect": {remotestest.RedirectTo("http://169.254.169.254/latest/meta-data"), same(unavailable)},
+		"no image": {remotestest.Status(200, http.Header{"Docker-Content-Digest": {someDigest}}, "<html>"), map[string]want{
+			"digest": {502, "UNAVAILABLE", wrongBytes, "UpstreamUnavailable"},
+			"blob":   {502, "UNAVAILABLE", wrongBytes, ""},
+			"tags":   {502, "UNAVAILABLE", wrongBytes, "UpstreamUnavailable"},
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t, func(s *setup) { s.header = 100 * time.Millisecond })
+			b.up.PutImage("library/app", "1", remotestest.Build(remotestest.ImageSpec{}))
+			b.up.Fault(remotestest.Any(), c.fault)
+			for endpoint, path := range map[string]string{
+				"manifest": manifestPath("1"), "digest": manifestPath(digest.FromString("x").String()),
+				"blob": blobPath(digest.FromString("y")), "tags": "/v2/library/app/tags/list" + hub,
+			} {
+				w, ok := c.want[endpoint]
+				if !ok {
+					continue
+				}
+				a, head := b.ask(http.MethodGet, path), b.ask(http.MethodHead, path)
+				e := a.entry()
+				if a.status != w.status || e.Code != w.code || !strings.HasPrefix(e.Message, w.message) || e.Detail.Reason != w.reason {
+					t.Errorf("%s: got %d %+v\nwant %+v", endpoint, a.status, e, w)
+				}
+				if !strings.HasSuffix(e.Message, ": "+e.Detail.Cause) || !strings.Contains(e.Detail.Cause, b.up.Host()) {
+					t.Errorf("%s: cause %q: want it in the message, and the upstream in it", endpoint, e.Detail.Cause)
+				}
+				if a.err != nil || a.length != int64(len(a.body)) || head.status != a.status || len(head.body) != 0 {
+					t.Errorf("%s: GET: %d of %d bytes, %v; HEAD: %d with %d bytes", endpoint, len(a.body), a.length, a.err, head.status, len(head.body))
+				}
+				for _, key := range []string{"ETag", "Docker-Content-Digest", CacheHeader, "Location", "Retry-After"} {
+					if got := a.header.Get(key); got != "" {
+						t.Errorf("%s: a refusal with %s: %s", endpoint, key, got)
+					}
+				}
+				if got := a.header.Get("Cache-Control"); got != "no-store" {
+					t.Errorf("%s: Cache-Control %q", endpoint, got)
+				}
+			}
+		})
+	}
+}
+
+// Referrers that do not exist are an empty list (distribution specification).
+func TestReferrersAreNeverNotFound(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	for _, name := range []string{"library/app", "no/such"} {
+		a := b.get("/v2/" + name + "/referrers/" + someDigest + hub + "&artifactType=a/b")
+		if !strings.Contains(string(a.body), `"manifests":[]`) || a.header.Get("OCI-Filters-Applied") != "artifactType" || a.header.Get("Content-Type") != ocispec.MediaTypeImageIndex {
+			t.Errorf("%s: got %v %s", name, a.header, a.body)
+		}
+	}
+}
+
+func TestUnlistedRegistry(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, func(s *setup) { s.listed = map[string]bool{"docker.io": true} })
+	b.up.PutImage("library/app", "1", remotestest.Build(remotestest.ImageSpec{}))
+	b.get(manifestPath("1"))
+	a := b.ask(http.MethodGet, "/v2/library/app/manifests/1?ns=quay.io")
+	if a.status != http.StatusForbidden || a.entry().Code != "DENIED" || !strings.HasPrefix(a.entry().Message, "larder does not serve this registry: registry host quay.io is not listed") {
+		t.Errorf("got %d %+v, want 403", a.status, a.entry())
+	}
+}
+
+// A hung upstream is answered for in Options.Wait, and what was begun goes on.
+func TestHungUpstream(t *testing.T) {
+	t.Parallel()
+	const wait = 150 * time.Millisecond
+	b := newBench(t, func(s *setup) { s.wait, s.header = wait, 30*time.Second })
+	img := remotestest.Build(remotestest.ImageSpec{Seed: 1})
+	b.up.PutImage("library/app", "1", img)
+	layer := img.Blobs[1].Descriptor.Digest
+	release := make(chan struct{})
+	b.up.Fault(remotestest.Any(), remotestest.GateHeader(release))
+	for _, path := range []string{
+		manifestPath("1"), manifestPath(img.Root.Digest.String()), blobPath(layer),
+		"/v2/library/app/tags/list" + hub, "/v2/library/app/referrers/" + someDigest + hub,
+	} {
+		for _, method := range []string{http.MethodGet, http.MethodHead} {
+			start := time.Now()
+			a := b.ask(method, path)
+			if took := time.Since(start); took < wait || took > 5*time.Second {
+				t.Errorf("%s %s: took %s, want about %s", method, path, took, wait)
+			}
+			if a.status != http.StatusServiceUnavailable {
+				t.Errorf("%s %s: %d, want 503", method, path, a.status)
+			}
+			if method == http.MethodGet && !strings.Contains(a.entry().Message, "upstream has not answered in") {
+				t.Errorf("%s: message %q", path, a.entry().Message)
+			}
+		}
+	}
+	close(release)
+	eventually(t, "the fill ends", func() bool {
+		has, err := b.store.Has(layer)
+		return has && err == nil
+	})
+	eventually(t, "the check ends", func() bool {
+		_, err := b.store.Tag("docker.io/library/app:1")
+		return err == nil
+	})
+	b.up.Stop()
+	b.get(manifestPath("1"))
+	b.get(blobPath(layer))
+}
+
+func TestTagPages(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	img := remotestest.Build(remotestest.ImageSpec{})
+	for _, tag := range []string{"a", "b", "c", "d", "e"} {
+		b.up.PutImage("library/app", tag, img)
+	}
+	// Follow the links to the end.
+	var pages []string
+	for path := "/v2/library/app/tags/list" + hub + "&n=2"; path != ""; {
+		a := b.get(path)
+		pages = append(pages, string(a.body))
+		path = ""
+		if link := a.header.Get("Link"); link != "" {
+			if _, err := fmt.Sscanf(link, "<%s", &path); err != nil {
+				t.Fatal(err)
+			}
+			path = strings.TrimSuffix(path, ">;")
+		}
+		if len(pages) > 5 {
+			t.Fatal("the links lead nowhere")
+		}
+	}
+	if want := `[{"name":"library/app","tags":["a","b"]} {"name":"library/app","tags":["c","d"]} {"name":"library/app","tags":["e"]}]`; fmt.Sprint(pages) != want {
+		t.Errorf("got %v\nwant %s", pages, want)
+	}
+	for query, want := range map[string]string{
+		"":                `["a","b","c","d","e"]`,
+		"&n=0":            `[]`,
+		"&n=2147483647":   `["a","b","c","d","e"]`,
+		"&last=d":         `["e"]`,
+		"&n=1&last=b":     `["c"]`,
+		"&last=%20%00%ff": `["a","b","c","d","e"]`,
+	} {
+		a := b.get("/v2/library/app/tags/list" + hub + query)
+		if !strings.Contains(string(a.body), `"tags":`+want) || query == "&n=0" && a.header.Get("Link") != "" {
+			t.Errorf("%s: got %s, Link %q, want %s", query, a.body, a.header.Get("Link"), want)
+		}
+	}
+	if a := b.ask(http.MethodGet, "/v2/no/such/tags/list"+hub+"&n=0"); a.status != http.StatusNotFound {
+		t.Errorf("n=0 of an unknown repository: %d, want 404", a.status)
+	}
+}

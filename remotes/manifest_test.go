@@ -1,0 +1,197 @@
+package remotes
+
+import (
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	"github.com/larder-project/larder/remotes/remotestest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// damage writes over a stored blob's file.
+func (b *bench) damage(path string, data []byte) {
+	b.t.Helper()
+	if err := os.Remove(path); err != nil {
+		b.t.Fatal(err)
+	}
+	if err := os.WriteFile(path, data, 0o444); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// A stored manifest that was damaged on disk is fetched again.
+func TestDamagedManifestIsFetchedAgain(t *testing.T) {
+	t.Parallel()
+	img := build(1)
+	whole := img.Manifests[0].Data
+	flipped := append([]byte(nil), whole...)
+	flipped[len(flipped)/2] ^= 1
+	for name, data := range map[string][]byte{
+		"flipped": flipped, "short": whole[:10], "empty": {}, "longer": append(append([]byte(nil), whole...), ' '),
+		"huge": make([]byte, 5<<20),
+	} {
+		for _, object := range []string{"1", img.Root.Digest.String()} {
+			t.Run(name+" by "+object[:1], func(t *testing.T) {
+				t.Parallel()
+				b, up := one(t, img)
+				b.resolve(app(t, "1"), Miss)
+				b.damage(b.blobFile(img.Root.Digest), data)
+				m, err := b.Manifest(soon(t), app(t, object))
+				if err != nil || string(m.Data) != string(whole) || m.Descriptor.Size != int64(len(whole)) {
+					t.Errorf("got %v, %v, want the whole manifest", m.Resolved, err)
+				}
+				up.Stop()
+				b.resolve(app(t, img.Root.Digest.String()), Hit)
+			})
+		}
+	}
+}
+
+// A HEAD by digest tells the size of the manifest and not that of a damaged
+// file; with upstream gone it tells nothing.
+func TestDamagedManifestIsNotDescribed(t *testing.T) {
+	t.Parallel()
+	img := build(1)
+	b, up := one(t, img)
+	b.resolve(app(t, "1"), Miss)
+	b.damage(b.blobFile(img.Root.Digest), []byte("x"))
+	up.Stop()
+	if res, err := b.Resolve(soon(t), app(t, img.Root.Digest.String())); err == nil {
+		t.Errorf("got %+v, want an error", res)
+	}
+	up.Start()
+	if res := b.resolve(app(t, img.Root.Digest.String()), Miss); res.Descriptor.Size != img.Root.Size {
+		t.Errorf("size is %d, want %d", res.Descriptor.Size, img.Root.Size)
+	}
+}
+
+// The index is lost between two runs: digests are served all the same, with
+// their types.
+func TestLostIndex(t *testing.T) {
+	t.Parallel()
+	up := remotestest.New(t)
+	root := t.TempDir()
+	at := func(s *setup) { s.root = root }
+	docker := remotestest.Build(remotestest.ImageSpec{Seed: 1, Docker: true, Platforms: []string{"linux/amd64", "linux/arm64"}})
+	oci := remotestest.Build(remotestest.ImageSpec{Seed: 2, Platforms: []string{"linux/amd64", "linux/arm64"}})
+	t.Run("before", func(t *testing.T) { //nolint:paralleltest // the second part needs its store closed
+		b := newBench(t, []*remotestest.Registry{up}, at)
+		for tag, img := range map[string]remotestest.Image{"docker": docker, "oci": oci} {
+			up.PutImage("library/app", tag, img)
+			if _, err := b.Pull(soon(t), app(t, tag), PullOptions{Platforms: []string{"all"}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	if err := os.Remove(filepath.Join(root, "index.db")); err != nil {
+		t.Fatal(err)
+	}
+	up.Stop()
+	t.Run("after", func(t *testing.T) { //nolint:paralleltest // see above
+		b := newBench(t, []*remotestest.Registry{up}, at)
+		for _, img := range []remotestest.Image{docker, oci} {
+			for _, m := range img.Manifests {
+				res := b.resolve(app(t, m.Descriptor.Digest.String()), Hit)
+				if res.Descriptor.MediaType != m.Descriptor.MediaType || res.Descriptor.Size != m.Descriptor.Size {
+					t.Errorf("got %+v, want %+v", res.Descriptor, m.Descriptor)
+				}
+			}
+			for _, blob := range img.Blobs {
+				if data, outcome, err := b.read(app(t, "x").Repository, blob.Descriptor.Digest); err != nil || outcome != Hit || string(data) != string(blob.Data) {
+					t.Errorf("blob: got %d bytes, %q, %v", len(data), outcome, err)
+				}
+				// A layer is no manifest, whatever the index has lost.
+				if _, err := b.storedManifest(soon(t), blob.Descriptor.Digest); !errdefs.IsNotFound(err) {
+					t.Errorf("blob %s as a manifest: got %v, want not found", blob.Descriptor.Digest, err)
+				}
+			}
+		}
+		if _, err := b.Resolve(soon(t), app(t, "oci")); err == nil {
+			t.Error("a tag outlived the index")
+		}
+	})
+}
+
+// Anyone's manifest may name a popular manifest as a layer, or a layer as a
+// manifest. What a blob is does not depend on who was pulled first.
+func TestClaimsDoNotChangeTypes(t *testing.T) {
+	t.Parallel()
+	popular := build(1)
+	evil := remotestest.New(t)
+	up := remotestest.New(t)
+	up.PutImage("library/app", "1", popular)
+	config := evil.PutBlob("library/app", []byte("{}"))
+	as := func(mediaType string) ocispec.Descriptor {
+		return ocispec.Descriptor{MediaType: mediaType, Digest: popular.Root.Digest, Size: popular.Root.Size}
+	}
+	evil.PutBlob("library/app", popular.Manifests[0].Data)
+	claim := mustJSON(t, ocispec.Manifest{
+		Versioned: versioned(), MediaType: ocispec.MediaTypeImageManifest, Config: config,
+		Layers: []ocispec.Descriptor{as(ocispec.MediaTypeImageLayerGzip)},
+	})
+	evil.PutManifest("library/app", "evil", ocispec.MediaTypeImageManifest, claim)
+	for _, bytesFirst := range []bool{false, true} {
+		b := newBench(t, []*remotestest.Registry{up, evil})
+		b.resolve(app(t, "evil"), Miss)
+		if bytesFirst { // the claimed "layer" is even there
+			if _, _, err := b.read(app(t, "1").Repository, popular.Root.Digest); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i := range 3 {
+			m, err := b.Manifest(soon(t), app(t, popular.Root.Digest.String()))
+			if err != nil || m.Descriptor.MediaType != popular.Root.MediaType {
+				t.Errorf("got %v, %v, want type %s", m.Resolved, err, popular.Root.MediaType)
+			}
+			if i > 0 && m.Outcome != Hit {
+				t.Errorf("bytes first %t: asked again: outcome %q, want hit", bytesFirst, m.Outcome)
+			}
+		}
+	}
+}
+
+// A layer that someone asks for as a manifest is neither served as one nor
+// thrown away.
+func TestLayerIsNoManifest(t *testing.T) {
+	t.Parallel()
+	img := remotestest.Build(remotestest.ImageSpec{Layers: []int64{6 << 20, 1000}})
+	b, up := one(t, img)
+	if _, err := b.Pull(soon(t), app(t, "1"), PullOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, blob := range img.Blobs {
+		if m, err := b.Manifest(soon(t), app(t, blob.Descriptor.Digest.String())); !errdefs.IsNotFound(err) {
+			t.Errorf("%s: got %v, %v, want not found", blob.Descriptor.MediaType, m.Resolved, err)
+		}
+	}
+	up.Stop()
+	for _, blob := range img.Blobs {
+		if _, outcome, err := b.read(app(t, "1").Repository, blob.Descriptor.Digest); err != nil || outcome != Hit {
+			t.Errorf("%s: got %q, %v, want it still there", blob.Descriptor.MediaType, outcome, err)
+		}
+	}
+}
+
+// A manifest that another repository brought belongs to this one too, once
+// its upstream says so.
+func TestManifestSharedByRepositories(t *testing.T) {
+	t.Parallel()
+	img := build(1)
+	b, up := one(t, img)
+	up.PutImage("library/other", "1", img)
+	other := app(t, "1")
+	other.Path = "library/other"
+	b.resolve(app(t, "1"), Miss)
+	b.resolve(other, Miss)
+	if n := up.Count(http.MethodGet, "/manifests/"); n != 1 {
+		t.Errorf("upstream gave the manifest %d times, want once", n)
+	}
+	for _, ref := range []Reference{app(t, "1"), other} {
+		if _, err := b.Store.Link(ref.Repository.String(), img.Root.Digest); err != nil {
+			t.Errorf("%s: %v", ref, err)
+		}
+	}
+}

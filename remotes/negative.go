@@ -1,0 +1,55 @@
+package remotes
+
+import (
+	"time"
+
+	"github.com/containerd/errdefs"
+	lru "github.com/hashicorp/golang-lru/v2"
+)
+
+// negativeTTL is how long a refusal of upstream is taken for its word: long
+// enough for the GET that containerd sends behind a refused HEAD, and for a
+// pod that restarts in a loop, short enough that nobody waits for it.
+const negativeTTL = 5 * time.Second
+
+// maxNegatives bounds the memory for names that clients make up.
+const maxNegatives = 4096
+
+// negatives remembers which tags and manifests, none of them stored, upstream
+// does not have or does not give. It is safe for concurrent use.
+type negatives struct {
+	entries *lru.Cache[string, negative]
+}
+
+type negative struct {
+	err   error
+	until time.Time
+}
+
+func newNegatives() negatives {
+	entries, _ := lru.New[string, negative](maxNegatives) // fails only for a size below 1
+	return negatives{entries: entries}
+}
+
+// note remembers a refusal. Other failures are not upstream's last word.
+func (n negatives) note(name string, err error) {
+	if errdefs.IsNotFound(err) || errdefs.IsPermissionDenied(err) {
+		n.entries.Add(name, negative{err: err, until: time.Now().Add(negativeTTL)})
+	}
+}
+
+// recall returns the refusal of a name, nil if none is remembered.
+func (n negatives) recall(name string) error {
+	e, ok := n.entries.Get(name)
+	if !ok {
+		return nil
+	}
+	if !time.Now().Before(e.until) {
+		n.entries.Remove(name)
+		return nil
+	}
+	return e.err
+}
+
+// forget is for what upstream has after all.
+func (n negatives) forget(name string) { n.entries.Remove(name) }

@@ -1,0 +1,22 @@
+package remotes
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/larder-project/larder/cache"
+)
+
+// Pin keeps an image from being removed. It need not be stored yet.
+func (r *Registry) Pin(ref Reference, reason string) (cache.Pin, error) {
+	p := cache.Pin{Name: ref.name(), Reason: reason, Created: time.Now()}
+	return p, r.Store.PutPin(p)
+}
+
+// Unpin removes a pin, or returns errdefs.ErrNotFound.
+func (r *Registry) Unpin(ref Reference) error {
+	if err := r.Store.DeletePin(ref.name()); err != nil {
+		return fmt.Errorf("%s is not pinned: %w", ref, err)
+	}
+	return nil
+}
