@@ -1,12 +1,10 @@
 package integration
 
 import (
-	"encoding/json"
 	"errors"
 	"io/fs"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -126,76 +124,5 @@ func TestUnlistedRegistries(t *testing.T) {
 				t.Errorf("listed registry: got %v", a)
 			}
 		})
-	}
-}
-
-// The verbs that talk to the daemon, on one image's life.
-func TestVerbs(t *testing.T) {
-	t.Parallel()
-	b := newBench(t, "larder")
-	upstream := remotestest.New(t)
-	img := remotestest.Build(remotestest.ImageSpec{Seed: 92, Platforms: []string{"linux/amd64", "linux/arm64"}})
-	upstream.PutImage("library/app", "1", img)
-	l := b.larder(dockerHub(upstream.URL()))
-	const ref = "docker.io/library/app:1"
-
-	run(t, l, "pull", ref, "--platform", "linux/amd64")
-	for _, m := range []string{"library/app"} {
-		if a := get(t, manifestURL(l.URL, m, "1")); !a.whole(img.Root.Digest) || a.cache() != "hit" {
-			t.Errorf("after pull: got %v, X-Larder-Cache %q, want a hit", a, a.cache())
-		}
-	}
-	list := run(t, l, "ls", "--json")
-	if !json.Valid([]byte(list)) && !json.Valid([]byte(strings.SplitN(list, "\n", 2)[0])) {
-		t.Errorf("ls --json: not JSON: %s", list)
-	}
-	for _, out := range []string{list, run(t, l, "ls"), run(t, l, "show", ref)} {
-		if !strings.Contains(out, "library/app") {
-			t.Errorf("the image is not in:\n%s", out)
-		}
-	}
-	run(t, l, "pin", ref)
-	if out, err := l.Run(t.Context(), "rm", ref); err == nil {
-		t.Logf("rm of a pinned image succeeded: %s", out)
-	}
-	run(t, l, "unpin", ref)
-	if !strings.Contains(run(t, l, "ls"), "library/app") {
-		return // rm took the pinned image already
-	}
-	run(t, l, "rm", ref)
-	if out := run(t, l, "ls"); strings.Contains(out, "library/app") {
-		t.Errorf("after rm the image is still listed:\n%s", out)
-	}
-}
-
-// A mistake in the config is an error that names file, line and key, and exit
-// code 2; none of it reaches a store.
-func TestBadConfig(t *testing.T) {
-	t.Parallel()
-	b := newBench(t, "larder")
-	for key, text := range map[string]string{
-		"windw":                 "root = \"R\"\n[freshness]\nwindw = \"1h\"\n",
-		"window":                "root = \"R\"\n[freshness]\nwindow = \"1 fortnight\"\n",
-		"ecr_repository_prefix": "root = \"R\"\n[[rules]]\necr_repository_prefix = \"Quay\"\nupstream_registry_url = \"quay.io\"\n",
-	} {
-		root := filepath.Join(b.dir, "never-"+key)
-		file := filepath.Join(b.dir, key+".toml")
-		if err := os.WriteFile(file, []byte(strings.Replace(text, "R", root, 1)), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		for _, args := range [][]string{{"config", "check"}, {"serve"}} {
-			cmd := exec.CommandContext(t.Context(), b.bin.Path("larder"), append(args, "--config", file)...)
-			out, err := cmd.CombinedOutput()
-			var exit *exec.ExitError
-			if !errors.As(err, &exit) || exit.ExitCode() != 2 {
-				t.Errorf("%v with a bad %s: ended with %v, want exit code 2", args, key, err)
-			}
-			if !strings.Contains(string(out), file+":3") || !strings.Contains(string(out), key) {
-				t.Errorf("%v: message does not name %s:3 and %s:\n%s", args, file, key, out)
-			}
-		}
-		if _, err := os.Stat(root); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("bad %s: the store was made all the same", key)
-		}
 	}
 }

@@ -48,12 +48,11 @@ func TestControlPullWithoutLarder(t *testing.T) {
 	}
 }
 
-// containerd keeps the bytes of a wrong body that ended cleanly: every later pull
-// of that image fails on them, even when the upstream is well again. This is why
-// larder holds back the end of a fill until its digest matched and cuts the
-// connection otherwise; TestFaultsUnderContainerd pulls through the same fault
-// with larder in front.
-func TestControlWrongBodyPoisonsContainerd(t *testing.T) {
+// What a wrong body that ended cleanly does to containerd alone. It refuses the
+// layer, and it keeps the bad bytes: the next pull resumes on them and fails as
+// well, until containerd's garbage collector has taken them, within a second or
+// so. TestFaultsUnderContainerd is the same with larder in front.
+func TestControlWrongBodyWithoutLarder(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, "containerd", "ctr")
 	upstream := remotestest.New(t)
@@ -63,13 +62,17 @@ func TestControlWrongBodyPoisonsContainerd(t *testing.T) {
 	c := b.containerd(certs, false)
 	pull := pullArgs("docker.io/library/app:1", certs, false)
 	remove := upstream.Fault(remotestest.Digest(largest(img).Digest), remotestest.WrongBytes(1000))
-	if _, err := c.Ctr(t.Context(), pull...); err == nil {
-		t.Fatal("a wrong layer was pulled without an error")
+	if _, err := c.Ctr(t.Context(), pull...); err == nil || !strings.Contains(err.Error(), "unexpected commit digest") {
+		t.Fatalf("pull of a wrong layer: got %v, want containerd to see the wrong digest", err)
 	}
 	remove()
-	if _, err := c.Ctr(t.Context(), pull...); err == nil || !strings.Contains(err.Error(), "unexpected commit digest") {
-		t.Errorf("second pull: got %v, want the digest error again; if containerd heals itself now, larder can be simpler", err)
-	}
+	tries := 0
+	eventually(t, "containerd forgets the wrong bytes", func() bool {
+		tries++
+		_, err := c.Ctr(t.Context(), pull...)
+		return err == nil
+	})
+	t.Logf("the image could be pulled again at try %d", tries)
 }
 
 // pullArgs is ctr's pull of ref through the mirrors in certs.

@@ -1,6 +1,8 @@
 package integration
 
 import (
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"google.golang.org/grpc"
@@ -47,6 +49,54 @@ func TestCRIPullOutlivesUpstream(t *testing.T) {
 				criPull(t, images, ref)
 			}
 		})
+	}
+}
+
+// containerd can fetch one layer in chunks over several connections. Each asks
+// for an open-ended range and leaves when it has its part: upstream must still
+// see the layer once.
+func TestCRIPullInChunks(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, "larder", "containerd", "ctr")
+	upstream := remotestest.New(t)
+	img := remotestest.Build(remotestest.ImageSpec{Seed: 21, Layers: []int64{16 << 20}})
+	upstream.PutImage("library/app", "1", img)
+	l := b.larder(dockerHub(upstream.URL()))
+	node, err := parts.NewMeter(l.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.cleanup(node.Close)
+	certs := filepath.Join(b.dir, "certs.d")
+	if err := l.Setup(t.Context(), certs, node.URL()); err != nil {
+		t.Fatal(err)
+	}
+	c, err := parts.StartContainerd(t.Context(), b.bin, b.dir, parts.ContainerdOptions{
+		CertsDir: certs, LocalPull: true, ChunkSize: 2 << 20, Downloads: 4,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.cleanup(c.Close)
+	b.logOnFailure("containerd", c.Log)
+	images := imageService(t, c)
+	for _, when := range []string{"cold", "warm"} {
+		criPull(t, images, "docker.io/library/app:1")
+		if err := c.Forget(t.Context(), "k8s.io"); err != nil {
+			t.Fatalf("%s: %v", when, err)
+		}
+	}
+	ranges := 0
+	for _, e := range node.Exchanges() {
+		if e.Range != "" && strings.Contains(e.Path, largest(img).Digest.String()) {
+			ranges++
+		}
+	}
+	if ranges < 2 {
+		t.Errorf("containerd sent %d requests with Range for the layer, so it did not fetch in chunks", ranges)
+	}
+	if n := upstream.Count("GET", "/blobs/"+largest(img).Digest.String()); n != 1 {
+		t.Errorf("upstream saw %d GETs of the layer, want 1", n)
 	}
 }
 

@@ -21,12 +21,13 @@ func TestFaultsUnderContainerd(t *testing.T) {
 		size  int64
 		fault remotestest.FaultFunc
 	}{
-		"wrong bytes":      {small, remotestest.WrongBytes(1000)},
-		"short, clean end": {large, remotestest.ShortBody(large / 2)},
-		"cut":              {large, remotestest.CutBody(large / 2)},
-		"hang in the body": {large, remotestest.HangBody(large / 2)},
-		"429":              {small, remotestest.TooManyRequests(0)},
-		"500":              {small, remotestest.Error(500, "UNKNOWN", "down")},
+		"wrong bytes":        {small, remotestest.WrongBytes(1000)},
+		"wrong bytes, large": {large, remotestest.WrongBytes(1000)},
+		"short, clean end":   {large, remotestest.ShortBody(large / 2)},
+		"cut":                {large, remotestest.CutBody(large / 2)},
+		"hang in the body":   {large, remotestest.HangBody(large / 2)},
+		"429":                {small, remotestest.TooManyRequests(0)},
+		"500":                {small, remotestest.Error(500, "UNKNOWN", "down")},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {

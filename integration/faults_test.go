@@ -82,7 +82,7 @@ func TestBlobFaults(t *testing.T) {
 			remove := upstream.Fault(remotestest.Digest(desc.Digest), f.f)
 			a := get(t, url)
 			t.Logf("during the fault: %v, header after %v", a, a.took.Round(time.Millisecond))
-			checkFaulty(t, a, desc.Digest, f.mayServe)
+			checkFaulty(t, a, desc.Digest, desc.Size, f.mayServe)
 			verifyStore(t, l)
 			if !f.mayServe && published(l, desc.Digest) {
 				t.Error("a blob that the upstream never sent right is published")
@@ -94,6 +94,45 @@ func TestBlobFaults(t *testing.T) {
 			})
 			verifyStore(t, l)
 		})
+	}
+}
+
+// The end of a fill is held back until the digest matched: a client cannot even
+// by bad timing have all of a wrong blob.
+func TestWrongBytesAreHeldBack(t *testing.T) {
+	t.Parallel()
+	const size, held = 4 << 20, 1 << 20
+	b := newBench(t, "larder")
+	upstream := remotestest.New(t)
+	desc := upstream.PutBlob("library/app", noise(53, size))
+	release := make(chan struct{})
+	upstream.Fault(remotestest.Blobs(), remotestest.Times(1, remotestest.Gate(size-1, release)))
+	upstream.Fault(remotestest.Blobs(), remotestest.WrongBytes(1000))
+	l := b.larder(impatient + dockerHub(upstream.URL()))
+
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, blobURL(l.URL, "library/app", desc.Digest), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	// Upstream has sent all but one byte: what larder lets out now is what it
+	// would let out of any blob.
+	before, err := io.CopyN(io.Discard, resp.Body, size-held)
+	if err != nil {
+		t.Fatalf("status %s: read %d bytes: %v", resp.Status, before, err)
+	}
+	more := make(chan int64, 1)
+	go func() {
+		n, _ := io.Copy(io.Discard, resp.Body)
+		more <- n
+	}()
+	close(release)
+	if n := <-more; n > 0 {
+		t.Errorf("the client got %d bytes of the last MiB of a wrong blob, want none", n)
 	}
 }
 
@@ -124,7 +163,7 @@ func TestManifestFaults(t *testing.T) {
 				remove := upstream.Fault(remotestest.Manifests(), f)
 				a := get(t, url)
 				t.Logf("during the fault: %v, header after %v", a, a.took.Round(time.Millisecond))
-				checkFaulty(t, a, root.Digest, false)
+				checkFaulty(t, a, root.Digest, root.Size, false)
 				verifyStore(t, l)
 				remove()
 				eventually(t, "the next pull after the fault gets the manifest", func() bool {
@@ -136,8 +175,8 @@ func TestManifestFaults(t *testing.T) {
 }
 
 // checkFaulty holds larder to what containerd can live with: the right bytes, or
-// a cut, or an early and honest error that sends it to its next host.
-func checkFaulty(t *testing.T, a answer, want digest.Digest, mayServe bool) {
+// a cut (of a small object: nothing at all), or an early and honest error that sends it to its next host.
+func checkFaulty(t *testing.T, a answer, want digest.Digest, blobSize int64, mayServe bool) {
 	t.Helper()
 	switch {
 	case a.whole(want):
@@ -146,6 +185,8 @@ func checkFaulty(t *testing.T, a answer, want digest.Digest, mayServe bool) {
 		}
 	case a.status == http.StatusOK && a.bodyErr == nil:
 		t.Errorf("wrong or short bytes ended cleanly: %v", a)
+	case a.status == http.StatusOK && blobSize <= 1<<20:
+		t.Errorf("bytes of a wrong object of %d bytes got out: %v", blobSize, a)
 	case a.status == http.StatusTooManyRequests || (a.status >= 300 && a.status < 400):
 		t.Errorf("status %d: containerd retries 429 at once and follows redirects; want 404 or 503", a.status)
 	}

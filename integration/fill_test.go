@@ -107,9 +107,10 @@ func TestClientLeavesHalfWay(t *testing.T) {
 	eventually(t, "the fill goes on without its client and is published", func() bool {
 		return published(l, desc.Digest)
 	})
-	if a := get(t, url); !a.whole(desc.Digest) || a.cache() != "hit" {
-		t.Errorf("after the fill: got %v, X-Larder-Cache %q, want the whole blob as a hit", a, a.cache())
-	}
+	eventually(t, "the whole blob is a hit", func() bool {
+		a := get(t, url)
+		return a.whole(desc.Digest) && a.cache() == "hit"
+	})
 	if n := upstream.Count(http.MethodGet, "/blobs/"); n != 1 {
 		t.Errorf("upstream saw %d GETs, want 1", n)
 	}

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -24,6 +25,9 @@ type answer struct {
 }
 
 func (a answer) String() string {
+	if !utf8.ValidString(a.start) {
+		a.start = "binary"
+	}
 	return fmt.Sprintf("status %d, %d bytes, body error %v, %q", a.status, a.size, a.bodyErr, a.start)
 }
 

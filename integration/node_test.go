@@ -11,8 +11,9 @@ import (
 	"github.com/larder-project/larder/integration/internal/parts"
 )
 
-// patience bounds every wait for something that should happen soon.
-const patience = 30 * time.Second
+// patience bounds every wait for something that should happen soon. larder itself
+// gives some things up only after 30 s.
+const patience = 60 * time.Second
 
 // bench is a test's private folder and the programs to run in it.
 type bench struct {

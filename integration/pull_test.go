@@ -137,3 +137,27 @@ func TestPullDockerSchema2(t *testing.T) {
 		t.Errorf("containerd's image list has no %s:\n%s", remotestest.MediaTypeDockerList, got)
 	}
 }
+
+// larder is never in the way: without it, containerd goes to the registry.
+func TestPullWithoutDaemon(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, "larder", "containerd", "ctr")
+	upstream := remotestest.New(t)
+	upstream.PutImage("library/app", "1", remotestest.Build(remotestest.ImageSpec{Seed: 13}))
+	l := b.larder(routeFor(upstream.Host(), upstream.URL()))
+	certs := b.certs(l)
+	c := b.containerd(certs, false)
+	ref := upstream.Host() + "/library/app:1"
+	ctr(t, c, pullArgs(ref, certs, false)...)
+	if err := c.Forget(t.Context(), "default"); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	before := len(upstream.Requests())
+	ctr(t, c, pullArgs(ref, certs, false)...)
+	if len(upstream.Requests()) == before {
+		t.Error("the registry saw no request, so the pull proves nothing")
+	}
+}

@@ -62,6 +62,6 @@ func play(ctx context.Context, s *stage, out *screen) error {
 		}
 	}
 	out.table(s.pulls)
-	out.title("All pulls were served; the last three by larder alone. Nothing is left running.")
+	out.title("Every pull was served, and only the first needed the upstream. Nothing is left running.")
 	return nil
 }

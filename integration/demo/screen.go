@@ -5,8 +5,6 @@ import (
 	"io"
 	"os"
 	"strings"
-	"text/tabwriter"
-	"time"
 
 	"github.com/dustin/go-humanize"
 	"golang.org/x/term"
@@ -43,21 +41,24 @@ func (s *screen) line(format string, args ...any) {
 // pulled reports one pull that succeeded.
 func (s *screen) pulled(p pull) {
 	s.line("%s %s", s.paint("32", "✓"), p.ref)
-	s.line("  %s", s.paint("2", fmt.Sprintf("%v · from larder %s in %s · from upstream %s in %s",
-		p.took.Round(10*time.Millisecond), size(p.node.Bytes), count(p.node.Requests),
-		size(p.wire.Bytes), count(p.wire.Requests))))
+	wire := "upstream not asked"
+	if p.wire.Requests > 0 {
+		wire = fmt.Sprintf("upstream sent %s in %d requests", size(p.wire.Bytes), p.wire.Requests)
+	}
+	s.line("  %s", s.paint("2", fmt.Sprintf("%s; larder sent %s, %d of %d answers from its store",
+		wire, size(p.node.Bytes), p.hits, p.node.Requests)))
 }
 
 // table is the closing summary, a line for each pull.
 func (s *screen) table(pulls []pull) {
-	fmt.Fprintln(s.w)
-	w := tabwriter.NewWriter(s.w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "upstream\tname\tupstream requests\tupstream bytes\tlarder bytes\thits\ttime\t")
+	const row = "  %-9s  %-24s  %8s  %9s  %8s  %6s  %6s"
+	head := s.paint("1", row) + "\n"
+	fmt.Fprintf(s.w, "\n"+head, "upstream", "name", "upstream", "upstream", "larder", "larder", "time")
+	fmt.Fprintf(s.w, head, "", "", "requests", "bytes", "bytes", "hits", "")
 	for _, p := range pulls {
-		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%d/%d\t%v\t\n", p.when, registryHost(p.ref), p.wire.Requests, size(p.wire.Bytes),
-			size(p.node.Bytes), p.hits, p.node.Requests, p.took.Round(10*time.Millisecond))
+		fmt.Fprintf(s.w, row+"\n", p.when, registryHost(p.ref), fmt.Sprint(p.wire.Requests), size(p.wire.Bytes),
+			size(p.node.Bytes), fmt.Sprintf("%d/%d", p.hits, p.node.Requests), fmt.Sprintf("%.1fs", p.took.Seconds()))
 	}
-	_ = w.Flush() // the writer below is a terminal or a pipe: nobody is left to tell
 }
 
 // registryHost is a reference's first part, shortened in the middle.
@@ -74,11 +75,4 @@ func size(n int64) string {
 		return "0 B"
 	}
 	return humanize.IBytes(uint64(n))
-}
-
-func count(n int) string {
-	if n == 1 {
-		return "1 request"
-	}
-	return fmt.Sprintf("%d requests", n)
 }

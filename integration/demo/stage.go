@@ -132,7 +132,7 @@ func (s *stage) publish(ctx context.Context, out *screen) error {
 
 func (s *stage) pullFirst(ctx context.Context, out *screen) error {
 	out.heading("Pull it for the first time: larder fetches while it serves")
-	p, err := s.pull(ctx, out, "up", names()[0])
+	p, err := s.pull(ctx, out, "running", names()[0])
 	if err != nil {
 		return err
 	}
@@ -141,7 +141,7 @@ func (s *stage) pullFirst(ctx context.Context, out *screen) error {
 
 func (s *stage) pullOtherNames(ctx context.Context, out *screen) error {
 	out.heading("Pull it by the names of an ECR pull-through cache and of larder itself: one entry")
-	return s.pullServed(ctx, out, "up", names()[1:])
+	return s.pullServed(ctx, out, "running", names()[1:])
 }
 
 func (s *stage) deleteUpstream(ctx context.Context, out *screen) error {
@@ -197,7 +197,7 @@ func (s *stage) pullServed(ctx context.Context, out *screen, when string, refs [
 		if err != nil {
 			return err
 		}
-		if err := expect(p.wire.Bytes == 0, "%s came from larder, but upstream sent %d bytes", ref, p.wire.Bytes); err != nil {
+		if err := expect(p.wire.Requests == 0, "%s came from larder, but upstream saw %d requests", ref, p.wire.Requests); err != nil {
 			return err
 		}
 		if err := expect(p.node.Bytes > 8<<20, "larder sent the image, got %d bytes", p.node.Bytes); err != nil {

@@ -3,6 +3,7 @@ package parts
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,6 +31,9 @@ type ContainerdOptions struct {
 	// LocalPull sets use_local_image_pull: the CRI plugin then pulls by itself
 	// and not through the transfer service.
 	LocalPull bool
+	// ChunkSize in bytes lets the CRI plugin's own pull fetch one layer in
+	// chunks, over as many connections as Downloads; 0 is containerd's default.
+	ChunkSize, Downloads int
 }
 
 // Plugins that reach outside the private folder (nri, opt) or only cost time
@@ -55,6 +59,8 @@ disabled_plugins = [
 [plugins."io.containerd.cri.v1.images"]
   snapshotter = "overlayfs"
   use_local_image_pull = %[6]t
+  concurrent_layer_fetch_buffer = %[9]d
+  max_concurrent_downloads = %[10]d
 [plugins."io.containerd.cri.v1.images".registry]
   config_path = %[7]q
 [plugins."io.containerd.cri.v1.runtime"]
@@ -72,7 +78,8 @@ func StartContainerd(ctx context.Context, bin Bin, dir string, opts ContainerdOp
 		return nil, fmt.Errorf("containerd: %w", err)
 	}
 	text := fmt.Sprintf(containerdConfig, c.path("root"), c.path("state"), c.path("tmp"),
-		c.Address(), c.Address()+".ttrpc", opts.LocalPull, opts.CertsDir, c.path("cni"))
+		c.Address(), c.Address()+".ttrpc", opts.LocalPull, opts.CertsDir, c.path("cni"),
+		opts.ChunkSize, cmp.Or(opts.Downloads, 3))
 	config := c.path("config.toml")
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return nil, fmt.Errorf("containerd config: %w", err)
@@ -155,7 +162,16 @@ func (c *Containerd) RunContainer(ctx context.Context, ref string) (string, erro
 			defer os.Remove(dir)
 		}
 	}
-	return c.Ctr(ctx, "run", "--rm", "--cgroup", "", "--runc-root", c.path("runc"), "--fifo-dir", c.path("fifo"), ref, "demo")
+	const id = "demo"
+	out, err := c.Ctr(ctx, "run", "--rm", "--cgroup", "", "--runc-root", c.path("runc"), "--fifo-dir", c.path("fifo"), ref, id)
+	if err != nil {
+		// A ctr that was interrupted leaves the container, whose shim would outlive
+		// containerd. Its own error comes first: there may be nothing to remove.
+		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+		defer cancel()
+		_, _ = c.Ctr(undo, "tasks", "rm", "--force", id)
+	}
+	return out, err
 }
 
 // Close ends containerd and takes away the mounts that it may have left.

@@ -41,17 +41,26 @@ func Start(path string, env []string, args ...string) (*Process, error) {
 		return nil, errors.Join(fmt.Errorf("%s: start: %w", p.name, err), r.Close(), w.Close())
 	}
 	_ = w.Close() // the child holds its own copy; end of file then means that the child is gone
+	read := make(chan struct{})
 	go func() {
+		defer close(read)
 		_, _ = io.Copy(p.out, r)
 		_ = r.Close()
 	}()
 	go func() {
 		p.err = p.cmd.Wait()
+		select {
+		case <-read: // its last words are in
+		case <-time.After(lastWords): // a child of its own has the pipe, and lives on
+		}
 		p.out.end()
 		close(p.done)
 	}()
 	return p, nil
 }
+
+// lastWords bounds the wait for the output of a program that has ended.
+const lastWords = time.Second
 
 // PID is the process id of the program.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
