@@ -13,13 +13,34 @@
 // is served and the next check waits longer. A pull waits at most
 // Freshness.Patience for a check when there is something stored, and not at
 // all while another check on that registry host is overdue.
-// (TestWindow, TestStaleOn…, TestDeadUpstreamCostsOneWait)
+// (TestWindow, TestStaleOnAnyFailure, TestDeadUpstreamCostsOneWait)
 //
-// A tag moves only to a manifest that is in the store. (TestMovedTag…)
+// A tag moves only to a manifest that is in the store. (TestMovedTagAfterWindow,
+// TestMovedTagToUnavailableManifest)
 //
 // Manifests are stored as they came, at most 4 MiB, after their digest was
 // checked; one that could be read as two things is refused (CVE-2021-41190).
 // (TestAmbiguousManifest)
 //
 // Work that was begun for a client goes on when the client leaves.
+// (TestCheckOutlivesItsClient)
+//
+// What upstream refuses (404, 401, 403) and is not stored is not asked for
+// again for a few seconds: containerd repeats a refused HEAD as GET.
+// (TestRefusalIsRemembered, TestRefusalYieldsToStoreAndRefresh)
+//
+// The upstreams of a registry host are tried in the order of its route; of
+// their errors the most telling one is returned. One whose bytes did not make
+// a blob comes last for that blob. (TestRouteFallsThrough,
+// TestMostTellingErrorWins, TestNextUpstreamAfterBadBytes)
+//
+// A stored manifest that lost its digest, or a blob whose file has not the size
+// it was published with, is thrown away and fetched again.
+// (TestDamagedManifestIsFetchedAgain, TestDamagedBlobIsFetchedAgain)
+//
+// What a stored blob is, its bytes say, and not the manifest of somebody who
+// names it. (TestClaimsDoNotChangeTypes, TestLayerIsNoManifest)
+//
+// Nothing that a reference or a pin needs is removed with another reference.
+// (TestRemoveKeepsSharedBlobs, TestPinKeepsImage)
 package remotes

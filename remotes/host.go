@@ -24,9 +24,9 @@ func ParseHost(s string) (string, error) {
 	if s == "" || len(s) > maxHostLength {
 		return "", fmt.Errorf("registry host of %d bytes: want 1 to %d: %w", len(s), maxHostLength, errdefs.ErrInvalidArgument)
 	}
-	if strings.Contains(s, "@") {
-		// The text may hold a password: it is not repeated.
-		return "", fmt.Errorf("registry host: has an \"@\", want host[:port] without credentials: %w", errdefs.ErrInvalidArgument)
+	if strings.ContainsAny(s, "@?#") {
+		// The text may hold a password or a token: it is not repeated.
+		return "", fmt.Errorf("registry host: has an \"@\", \"?\" or \"#\", want host[:port] without credentials: %w", errdefs.ErrInvalidArgument)
 	}
 	host := strings.ToLower(s)
 	if !strings.ContainsAny(host, ".:") && host != "localhost" {

@@ -60,7 +60,7 @@ func (r Rule) Validate() error {
 }
 
 func (r Rule) validateUpstream() error {
-	if strings.Contains(r.UpstreamRegistryURL, "://") && !strings.Contains(r.UpstreamRegistryURL, "@") {
+	if strings.Contains(r.UpstreamRegistryURL, "://") && !strings.ContainsAny(r.UpstreamRegistryURL, "@?#") {
 		return fmt.Errorf("upstream_registry_url: %q: want a host without a scheme; a [[routes]] entry sets scheme and address: %w",
 			r.UpstreamRegistryURL, errdefs.ErrInvalidArgument)
 	}

@@ -3,16 +3,28 @@
 //
 // # Promises
 //
-// Bytes under a digest that end cleanly hash to it. If anything goes wrong
-// behind the headers, the connection is cut: a bad body that ends cleanly
-// stays in containerd's ingest and breaks the next pull too. (TestAbort…)
+// Bytes from upstream that end cleanly hash to the digest they were asked for
+// by. If anything goes wrong behind the headers, the connection is cut: a bad
+// body that ends cleanly stays in containerd's ingest and breaks the next pull
+// too. What fits into cache.HoldBack is refused instead, before a byte is sent.
+// Of a stored blob the size is checked, and not the hash.
+// (TestAbortOnBadBytes, TestSmallBadBlobIsRefused, TestAbortOnShrunkFile)
 //
 // Headers come within Options.Wait, or a refusal does, so that containerd
-// goes on to its next host. A refusal is 400, 403, 404, 502 or 503: containerd
-// takes each as "next host". It is never 429, which containerd repeats five
-// times at once, and never a redirect. (TestRefusals, TestHungUpstream)
+// goes on to its next host. A refusal is 400, 403, 404, 502, 503, or 508 for a
+// request of larder's own: containerd takes each as "next host". It is never
+// 429, which containerd repeats five times at once, and never a redirect.
+// (TestRefusals, TestMalformedRequests, TestHungUpstream, TestLoopIsRefused)
+//
+// HEAD has the headers of GET; a range may be asked for of a blob that is
+// still arriving, too; of several ranges at once the whole is sent.
+// (TestHeadIsGetWithoutBody, TestRangeOfHit, TestRangeOfRunningFill)
+//
+// A download goes on when its client leaves. (TestFillOutlivesClient)
 //
 // Nothing is written but through pull-through: any method except GET and
 // HEAD is refused, and a name that does not exist leaves no trace.
-// (TestMethods)
+// (TestMethods, TestUnknownNamesLeaveNoTrace)
+//
+// One log line a request, without secrets. (TestLogLine)
 package mirror

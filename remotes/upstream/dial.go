@@ -65,9 +65,12 @@ func (e *addressError) Error() string {
 		"if it is meant, name the host in [[routes]] or in upstream.private", e.address, why)
 }
 
-// publicIPv6 is what is given to anyone today. NAT64 (64:ff9b::/96), which
-// hides an IPv4 address, lies outside of it.
+// publicIPv6 is what is given to anyone today.
 var publicIPv6 = netip.MustParsePrefix("2000::/3")
+
+// nat64 hides an IPv4 address in its last four bytes (RFC 6052). Nodes without
+// IPv4 reach most registries through it.
+var nat64 = netip.MustParsePrefix("64:ff9b::/96")
 
 // notPublic are special ranges that netip does not know by name.
 var notPublic = []netip.Prefix{
@@ -89,6 +92,10 @@ var notPublic = []netip.Prefix{
 
 func isPublic(addr netip.Addr) bool {
 	addr = addr.Unmap().WithZone("") // no prefix contains a zoned address
+	if nat64.Contains(addr) {
+		b := addr.As16()
+		addr = netip.AddrFrom4([4]byte(b[12:]))
+	}
 	if !addr.IsGlobalUnicast() || addr.IsPrivate() || addr.Is6() && !publicIPv6.Contains(addr) {
 		return false
 	}
