@@ -54,11 +54,11 @@ pulled for one platform of several.`,
 
 func printImages(w io.Writer, images []remotes.Image) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(tw, "REFERENCE\tDIGEST\tPLATFORMS\tSIZE\tSTATE\tCHECKED\tPINNED")
+	fmt.Fprintln(tw, "REFERENCE\tDIGEST\tPLATFORMS\tSIZE\tSTATE\tCHECKED\tUSED\tPINNED")
 	for _, img := range images {
 		name, _, _ := strings.Cut(img.Name, "@")
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", name, shortDigest(img.Descriptor.Digest.Encoded()),
-			orDash(strings.Join(img.Platforms, ",")), sizeOf(img), img.State, checkedOf(img), pinnedOf(img))
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", name, shortDigest(img.Descriptor.Digest.Encoded()),
+			orDash(strings.Join(img.Platforms, ",")), sizeOf(img), img.State, checkedOf(img), usedOf(img), pinnedOf(img))
 	}
 	return tw.Flush()
 }
@@ -86,6 +86,14 @@ func checkedOf(img remotes.Image) string {
 		return "-"
 	}
 	return ago(img.Tag.Validated)
+}
+
+// usedOf says when a tag was last served from the store.
+func usedOf(img remotes.Image) string {
+	if img.Tag == nil || img.Tag.Used.IsZero() {
+		return "-"
+	}
+	return ago(img.Tag.Used)
 }
 
 func ago(t time.Time) string {

@@ -53,6 +53,7 @@ func printImage(w io.Writer, img remotes.ImageDetail) error {
 	if t := img.Tag; t != nil {
 		row("checked", fmt.Sprintf("%s, window %s", ago(t.Validated), img.Window))
 		row("moved", ago(t.Moved))
+		row("used", usedOf(img.Image))
 		if t.Failures > 0 {
 			row("failing", fmt.Sprintf("%d checks, next %s: %s", t.Failures, humanize.Time(t.NextCheck), t.LastError))
 		}
