@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"os"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -172,4 +173,28 @@ func TestTouch(t *testing.T) {
 			t.Errorf("after a restart: %v, %v, want %v", tag.Used, facts.Used, last)
 		}
 	})
+}
+
+// TestTouchKeepsMeasuredSize: the size that was measured when a blob was
+// published is how damage to its file is found. A use must not lose it.
+func TestTouchKeepsMeasuredSize(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	s := openStore(t, root)
+	data, dgst := blobOf(7, 100)
+	if err := s.Put(t.Context(), dgst, data, Facts{Source: "upstream.test"}); err != nil {
+		t.Fatal(err)
+	}
+	path, err := s.blobPath(dgst)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(path, 10); err != nil {
+		t.Fatal(err)
+	}
+	s.Touch("", dgst)
+	s.writeUses()
+	if facts, err := s.Facts(dgst); err != nil || facts.Size != 100 || facts.Used.IsZero() {
+		t.Errorf("facts after the use of a shrunk file: %+v, %v; want size 100", facts, err)
+	}
 }

@@ -92,7 +92,10 @@ func (s *Store) writeUses() {
 		}
 		for dgst, size := range sizes {
 			f := decodeFacts(tx.Bucket([]byte(blobsBucket)).Get([]byte(dgst)))
-			f.Size, f.Used = size, later(f.Used, blobs[dgst])
+			if f.Source == "" { // else it was measured when it was published
+				f.Size = size
+			}
+			f.Used = later(f.Used, blobs[dgst])
 			if err := putRecord(tx, blobsBucket, dgst.String(), f); err != nil {
 				return err
 			}
