@@ -128,26 +128,31 @@ func TestClaimsDoNotChangeTypes(t *testing.T) {
 		return ocispec.Descriptor{MediaType: mediaType, Digest: popular.Root.Digest, Size: popular.Root.Size}
 	}
 	evil.PutBlob("library/app", popular.Manifests[0].Data)
-	claim := mustJSON(t, ocispec.Manifest{
+	evil.PutManifest("library/app", "layer", ocispec.MediaTypeImageManifest, mustJSON(t, ocispec.Manifest{
 		Versioned: versioned(), MediaType: ocispec.MediaTypeImageManifest, Config: config,
 		Layers: []ocispec.Descriptor{as(ocispec.MediaTypeImageLayerGzip)},
-	})
-	evil.PutManifest("library/app", "evil", ocispec.MediaTypeImageManifest, claim)
-	for _, bytesFirst := range []bool{false, true} {
+	}))
+	evil.PutManifest("library/app", "index", ocispec.MediaTypeImageIndex, mustJSON(t, ocispec.Index{
+		Versioned: versioned(), MediaType: ocispec.MediaTypeImageIndex,
+		Manifests: []ocispec.Descriptor{as(ocispec.MediaTypeImageIndex)},
+	}))
+	for i := range 4 {
+		claim, bytesFirst := []string{"layer", "index"}[i%2], i > 1
 		b := newBench(t, []*remotestest.Registry{up, evil})
-		b.resolve(app(t, "evil"), Miss)
-		if bytesFirst { // the claimed "layer" is even there
-			if _, _, err := b.read(app(t, "1").Repository, popular.Root.Digest); err != nil {
+		b.resolve(app(t, claim), Miss)
+		if bytesFirst { // as a blob, with only the claim to tell its type
+			if _, _, err := b.read(appRepo(), popular.Root.Digest); err != nil {
 				t.Fatal(err)
 			}
+			b.settle(popular.Root.Digest)
 		}
-		for i := range 3 {
+		for again := range 3 {
 			m, err := b.Manifest(soon(t), app(t, popular.Root.Digest.String()))
 			if err != nil || m.Descriptor.MediaType != popular.Root.MediaType {
-				t.Errorf("got %v, %v, want type %s", m.Resolved, err, popular.Root.MediaType)
+				t.Errorf("claim %s: got %v, %v, want type %s", claim, m.Resolved, err, popular.Root.MediaType)
 			}
-			if i > 0 && m.Outcome != Hit {
-				t.Errorf("bytes first %t: asked again: outcome %q, want hit", bytesFirst, m.Outcome)
+			if (again > 0 || bytesFirst) && m.Outcome != Hit {
+				t.Errorf("claim %s, bytes first %t: outcome %q, want hit", claim, bytesFirst, m.Outcome)
 			}
 		}
 	}

@@ -35,7 +35,7 @@ func (s *Server) serveManifest(w http.ResponseWriter, r *http.Request, repo remo
 	}
 	// For HEAD only the size counts: nothing is read from the nil reader.
 	content := io.NewSectionReader(bytesAt(m.Data), 0, m.Descriptor.Size)
-	http.ServeContent(w, r, "", time.Time{}, content)
+	http.ServeContent(w, withoutOddRange(r), "", time.Time{}, content)
 	return nil
 }
 
@@ -61,12 +61,7 @@ func (s *Server) serveBlob(w http.ResponseWriter, r *http.Request, repo remotes.
 	}
 	defer blob.Close()
 	describe(w, ocispec.Descriptor{MediaType: "application/octet-stream", Digest: dgst}, blob.Outcome)
-	if strings.Contains(r.Header.Get("Range"), ",") {
-		// Several ranges at once would be read by a goroutine of their own,
-		// and nobody needs them: such a Range may be ignored (RFC 9110, 14.2).
-		r = r.Clone(r.Context())
-		r.Header.Del("Range")
-	}
+	r = withoutOddRange(r)
 	if blob.Outcome == remotes.Hit {
 		// As it is, so that the server has the kernel send the file. If that
 		// fails, too little was sent: see recorder.checkWhole.
@@ -86,6 +81,22 @@ func (s *Server) serveBlob(w http.ResponseWriter, r *http.Request, repo remotes.
 		return errors.Join(body.err, err)
 	}
 	return nil
+}
+
+// withoutOddRange drops a Range that http.ServeContent does not do well, so that
+// the whole is sent: a server may ignore any Range (RFC 9110, 14.2). Several
+// ranges at once would be read by a goroutine that may outlive the request; and
+// for no bytes at all ("bytes=-0") the answer would be a malformed 206.
+func withoutOddRange(r *http.Request) *http.Request {
+	text := r.Header.Get("Range")
+	suffix, isSuffix := strings.CutPrefix(strings.TrimSpace(strings.TrimPrefix(text, "bytes=")), "-")
+	isEmpty := isSuffix && strings.Trim(suffix, "0 \t") == ""
+	if !strings.Contains(text, ",") && !isEmpty {
+		return r
+	}
+	r = r.Clone(r.Context())
+	r.Header.Del("Range")
+	return r
 }
 
 // failureReader remembers why reading failed: http.ServeContent does not say.

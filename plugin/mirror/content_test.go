@@ -135,7 +135,7 @@ func TestSmallBadBlobIsRefused(t *testing.T) {
 func TestAbortOnShrunkFile(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	const size = 64 << 20 // more than any socket holds
+	const size = 24 << 20 // more than any socket holds
 	desc := b.up.PutBlob("library/app", make([]byte, size))
 	b.get(blobPath(desc.Digest))
 	b.settle(desc.Digest)

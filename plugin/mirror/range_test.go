@@ -52,9 +52,12 @@ func rangeCases(size int64) []rangeCase {
 		{"bytes=--1", 416, 0, 0},
 		{"bytes=5-4", 416, 0, 0},
 		{"bytes=x-y", 416, 0, 0},
-		{"bytes=-", 416, 0, 0},
 		{"lines=1-2", 416, 0, 0},
-		// Several at once may be answered whole.
+		// Several at once, or none of the bytes, may be answered whole.
+		{"bytes=-0", 200, 0, size},
+		{"bytes=-000", 200, 0, size},
+		{"bytes= -0 ", 200, 0, size},
+		{"bytes=-", 200, 0, size},
 		{"bytes=0-0,5-6", 200, 0, size},
 		{"bytes=0-0, -1", 200, 0, size},
 	}

@@ -1,12 +1,15 @@
 package mirror
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/larder-project/larder/remotes"
@@ -19,6 +22,7 @@ type recorder struct {
 	wroteHeader bool
 	status      int
 	bytes       int64 // of the body
+	failed      error // of sending the body
 }
 
 func (rec *recorder) WriteHeader(status int) {
@@ -33,7 +37,7 @@ func (rec *recorder) Write(p []byte) (int, error) {
 		rec.WriteHeader(http.StatusOK)
 	}
 	n, err := rec.ResponseWriter.Write(p)
-	rec.count(int64(n))
+	rec.count(int64(n), err)
 	return n, err
 }
 
@@ -44,14 +48,24 @@ func (rec *recorder) ReadFrom(src io.Reader) (int64, error) {
 		rec.WriteHeader(http.StatusOK)
 	}
 	n, err := io.Copy(rec.ResponseWriter, src)
-	rec.count(n)
+	rec.count(n, err)
 	return n, err
 }
 
-func (rec *recorder) count(n int64) {
+func (rec *recorder) count(n int64, err error) {
 	if !rec.head {
 		rec.bytes += n
 	}
+	if rec.failed == nil {
+		rec.failed = err
+	}
+}
+
+// isClientGone reports whether the client closed the connection. The server
+// ends the request's context for that, but not always before the handler sees
+// the failed write.
+func (rec *recorder) isClientGone(r *http.Request) bool {
+	return r.Context().Err() != nil || errors.Is(rec.failed, syscall.EPIPE) || errors.Is(rec.failed, syscall.ECONNRESET)
 }
 
 // checkWhole reports a body that is shorter than it was said to be: its file
@@ -61,7 +75,7 @@ func (rec *recorder) checkWhole() error {
 	if err != nil || rec.head || !rec.wroteHeader || rec.status == http.StatusNotModified || rec.bytes >= want {
 		return nil //nolint:nilerr // no length was promised
 	}
-	return fmt.Errorf("body ended at %d of %d bytes: %w", rec.bytes, want, io.ErrUnexpectedEOF)
+	return fmt.Errorf("body ended at %d of %d bytes: %w", rec.bytes, want, cmp.Or(rec.failed, io.ErrUnexpectedEOF))
 }
 
 // Unwrap lets http.ResponseController find the server's writer.
@@ -86,7 +100,7 @@ func logged(key, text string) slog.Attr {
 // error of ours; what larder could not do is.
 func (s *Server) log(r *http.Request, req request, rec *recorder, err error, took time.Duration) {
 	level := slog.LevelInfo
-	if err != nil && r.Context().Err() == nil && (rec.status >= 500 || rec.status < 400) {
+	if err != nil && !rec.isClientGone(r) && (rec.status >= 500 || rec.status < 400) {
 		level = slog.LevelWarn
 	}
 	attrs := []slog.Attr{
