@@ -9,9 +9,14 @@ BIN      := $(CURDIR)/bin
 VERSION  := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 FUZZTIME ?= 5s
 
+# One set of build flags for everything but the race detector: what one target
+# compiled, the next finds in Go's cache.
+export CGO_ENABLED := 0
+export GOFLAGS     := $(GOFLAGS) -trimpath -buildvcs=false
+
 # Programs of others, built from their Go modules. A stamp carries the version,
 # so that a new version builds anew and a second run does nothing.
-INSTALL := GOFLAGS= GOWORK=off CGO_ENABLED=0 GOBIN=$(BIN) go install -trimpath
+INSTALL := GOFLAGS=-trimpath GOWORK=off GOBIN=$(BIN) go install
 TOOLS   := $(BIN)/.containerd-$(CONTAINERD_VERSION) $(BIN)/.registry-$(REGISTRY_VERSION) \
            $(BIN)/.conformance-$(CONFORMANCE_VERSION)
 LINTER  := $(BIN)/.golangci-lint-$(GOLANGCI_VERSION)
@@ -31,7 +36,7 @@ help: ## list the targets
 
 build: ## bin/larder, one static binary
 	@mkdir -p $(BIN)
-	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o $(BIN)/larder ./cmd/larder
+	go build -ldflags '-s -w -X main.version=$(VERSION)' -o $(BIN)/larder ./cmd/larder
 
 tools: $(TOOLS) ## containerd, a registry and the OCI conformance suite, pinned, in bin/
 
@@ -78,7 +83,7 @@ race: unit ## the same as unit
 
 integration: build tools deps ## larder against real containerd, registry and faults; needs root
 	@[ "$$(id -u)" = 0 ] || { echo "the integration tests run containerd: they need root" >&2; exit 1; }
-	CGO_ENABLED=0 go test -v -count=1 -parallel 6 -timeout 15m $(INTEGRATION)
+	go test -v -count=1 -parallel 6 -timeout 15m $(INTEGRATION)
 
 lint: $(LINTER) ## golangci-lint, settings in .golangci.yml
 	$(BIN)/golangci-lint run ./...
@@ -105,7 +110,7 @@ fuzz: ## run every fuzz target for FUZZTIME (5s)
 	done
 
 demo: build tools deps ## the story in one minute: pull, lose the upstream, pull again
-	@CGO_ENABLED=0 go build -trimpath -buildvcs=false -o $(BIN)/demo ./integration/demo
+	@go build -o $(BIN)/demo ./integration/demo
 	@$(BIN)/demo
 
 clean: ## remove bin/
