@@ -17,7 +17,7 @@ import (
 // before their first byte is handed out.
 const HoldBack = 1 << 20
 
-// Fill is one running download of one blob, shared by all who want it. Make
+// Fill is one running fetch of one blob, shared by all who want it. Make
 // readers with NewReader.
 type Fill struct {
 	store  *Store

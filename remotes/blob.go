@@ -21,9 +21,9 @@ type Blob struct {
 }
 
 // Blob opens a blob. On a miss it starts a fill, or joins the one that runs,
-// and returns when the first byte can be read, or when ctx ends: with the
-// blob if an upstream has begun to send, else with an error. The fill goes
-// on in either case.
+// and returns when the first byte can be read, or when arrive ends: with the
+// blob if an upstream has begun to send and told its size, else with an error.
+// The fill goes on in either case.
 //
 // arrive bounds that wait; reader is for the reading behind it.
 func (r *Registry) Blob(arrive, reader context.Context, repo Repository, dgst digest.Digest) (*Blob, error) {
@@ -86,6 +86,11 @@ func (r *Registry) joinFill(arrive, reader context.Context, repo Repository, dgs
 	rd, err := fill.NewReader(reader)
 	if err != nil {
 		return nil, err
+	}
+	if rd.Size() < 0 && arrive.Err() != nil {
+		// Without a size no header can be sent before the first byte, and
+		// that is later than the client may wait.
+		return nil, errors.Join(fmt.Errorf("blob %s: the first bytes have not arrived: %w", dgst, context.Cause(arrive)), rd.Close())
 	}
 	outcome := Fill
 	if started {

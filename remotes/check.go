@@ -174,7 +174,7 @@ func (r *Registry) noteFailure(ctx context.Context, ref Reference, problem error
 		return
 	}
 	tag = r.Freshness.failed(tag, problem, time.Now())
-	r.Logger.WarnContext(ctx, "tag check failed, serving what is stored",
+	r.Logger.WarnContext(ctx, "tag check failed",
 		"ref", tag.Name, "failures", tag.Failures, "next", tag.NextCheck, "err", problem)
 	if err := r.Store.PutTag(tag); err != nil {
 		r.Logger.ErrorContext(ctx, "tag not stored", "ref", tag.Name, "err", err)

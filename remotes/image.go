@@ -23,8 +23,8 @@ type Image struct {
 	// those of other platforms.
 	Size    int64 `json:"size"`
 	Missing int   `json:"missing"`
-	// State is fresh, stale (a check is due or failed) or digest (a digest
-	// never changes).
+	// State is fresh (inside the window), stale (outside it), digest (a digest
+	// never changes) or absent (pinned, but not stored).
 	State  string     `json:"state"`
 	Pin    *cache.Pin `json:"pin,omitempty"`
 	Tag    *cache.Tag `json:"tag,omitempty"`
@@ -41,7 +41,8 @@ type ImageDetail struct {
 }
 
 // Images returns all stored images: every tag, and every digest that was
-// asked for by name or is pinned.
+// asked for by name. What is pinned is listed even if it is not stored: the
+// pin may be a slip of the pen.
 func (r *Registry) Images(ctx context.Context) ([]Image, error) {
 	refs, err := r.storedReferences()
 	if err != nil {
@@ -54,7 +55,10 @@ func (r *Registry) Images(ctx context.Context) ([]Image, error) {
 		}
 		d, err := r.Image(ref)
 		if errdefs.IsNotFound(err) {
-			continue // removed meanwhile
+			if pin, err := r.Store.Pin(ref.name()); err == nil {
+				all = append(all, Image{Name: ref.name(), State: "absent", Pin: &pin, Created: pin.Created, Platforms: []string{}})
+			}
+			continue // else removed meanwhile
 		}
 		if err != nil {
 			return nil, err
@@ -64,8 +68,8 @@ func (r *Registry) Images(ctx context.Context) ([]Image, error) {
 	return all, nil
 }
 
-// storedReferences lists what Images shows, each once. A pin counts even if
-// nobody has asked for its digest by name yet.
+// storedReferences lists what Images shows, each once, pins included whatever
+// is stored of them.
 func (r *Registry) storedReferences() ([]Reference, error) {
 	tags, err := r.Store.Tags()
 	if err != nil {

@@ -76,7 +76,7 @@ func (r *Registry) ensureManifest(ctx context.Context, ref Reference, asked bool
 	var err error
 	res.Descriptor, err = r.storedManifest(ctx, ref.Digest)
 	if errdefs.IsNotFound(err) {
-		res, err = r.downloadManifest(ctx, Reference{Repository: ref.Repository, Digest: ref.Digest})
+		res, err = r.bringManifest(ctx, Reference{Repository: ref.Repository, Digest: ref.Digest})
 	}
 	if err == nil && asked {
 		err = r.noteAsked(ref.Repository, ref.Digest)
@@ -143,8 +143,8 @@ func (r *Registry) storedManifest(ctx context.Context, dgst digest.Digest) (ocis
 	return m.describe(dgst, data), nil
 }
 
-// downloadManifest brings a manifest by digest, once for all who wait.
-func (r *Registry) downloadManifest(ctx context.Context, ref Reference) (Resolved, error) {
+// bringManifest brings a manifest by digest, once for all who wait.
+func (r *Registry) bringManifest(ctx context.Context, ref Reference) (Resolved, error) {
 	if err := r.negatives.recall(ref.String()); err != nil {
 		return Resolved{}, err
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/larder-project/larder/cache"
 )
 
@@ -15,8 +16,9 @@ func (r *Registry) Pin(ref Reference, reason string) (cache.Pin, error) {
 
 // Unpin removes a pin, or returns errdefs.ErrNotFound.
 func (r *Registry) Unpin(ref Reference) error {
-	if err := r.Store.DeletePin(ref.name()); err != nil {
-		return fmt.Errorf("%s is not pinned: %w", ref, err)
+	err := r.Store.DeletePin(ref.name())
+	if errdefs.IsNotFound(err) {
+		return fmt.Errorf("%s is not pinned: %w", ref, errdefs.ErrNotFound)
 	}
-	return nil
+	return err
 }

@@ -1,7 +1,6 @@
 package remotes
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 
@@ -28,7 +27,7 @@ func newPlatformChoice(texts []string) (platformChoice, error) {
 		}
 		p, err := platforms.Parse(t)
 		if err != nil {
-			return platformChoice{}, fmt.Errorf("platform %q: want os/arch[/variant], or all: %w", t, errors.Join(err, errdefs.ErrInvalidArgument))
+			return platformChoice{}, fmt.Errorf("platform %q: want os/arch[/variant], or all: %v: %w", t, err, errdefs.ErrInvalidArgument) //nolint:errorlint // its kind is the same
 		}
 		c.want = append(c.want, platforms.Only(p))
 	}

@@ -23,7 +23,7 @@ const (
 	Hit Outcome = "hit"
 	// Stale: from the store, although a check was due and failed.
 	Stale Outcome = "stale"
-	// Fill: from a download that somebody else had begun.
+	// Fill: from a fill that somebody else had begun.
 	Fill Outcome = "fill"
 	// Miss: from upstream, for this request.
 	Miss Outcome = "miss"
@@ -46,7 +46,7 @@ type Registry struct {
 	Config
 
 	checks    singleflight.Group // tag checks, by reference
-	manifests singleflight.Group // manifest downloads, by repository and digest
+	manifests singleflight.Group // manifests on their way, by repository and digest
 	negatives negatives          // refusals of what is not stored, by reference
 	senders   senders            // who sent bytes of blobs that are not stored
 

@@ -156,7 +156,7 @@ func (rs Rules) Map(path string) (Repository, Rule, error) {
 		repo, err := NewRepository(r.UpstreamRegistryURL, rest)
 		return repo, r, err
 	}
-	return Repository{}, Rule{}, fmt.Errorf("repository %q: no rule covers it: %w", path, errdefs.ErrNotFound)
+	return Repository{}, Rule{}, fmt.Errorf("repository %q: no rule covers it; begin with a rule's prefix (docker-hub, quay, …) or add a [[rules]] entry: %w", path, errdefs.ErrNotFound)
 }
 
 // All returns the rules in the order in which they are tried.

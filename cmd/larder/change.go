@@ -46,6 +46,7 @@ func newRemoveCommand(o *options) *cobra.Command {
 		Use:     "rm REF…",
 		Aliases: []string{"remove"},
 		Short:   "Remove images and the blobs that no other image needs",
+		Long:    "Removes each image from the store. One that is pinned is refused: unpin it first.",
 		Example: `  larder rm docker.io/library/nginx:1.28`,
 	}, func(ctx context.Context, c *admin.Client, ref string) (any, string, error) {
 		res, err := c.Remove(ctx, ref)
@@ -57,8 +58,10 @@ func newRefreshCommand(o *options) *cobra.Command {
 	return o.changeCommand(&cobra.Command{
 		Use:   "refresh REF…",
 		Short: "Check tags upstream now, whatever their window",
+		Long: `Asks upstream what each tag points to, and fetches the manifest if it moved. A
+failure is reported; what is stored stays. Digests cannot change and are refused.`,
 		Example: `  larder refresh docker.io/library/nginx:latest
-  larder ls -q | xargs larder refresh`,
+  larder ls -q | grep -v @ | xargs -r larder refresh`,
 	}, func(ctx context.Context, c *admin.Client, ref string) (any, string, error) {
 		res, err := c.Refresh(ctx, ref)
 		line := fmt.Sprintf("%s: unchanged, %s", res.Ref, res.Digest)
@@ -77,6 +80,7 @@ func newPinCommand(o *options) *cobra.Command {
 	cmd := o.changeCommand(&cobra.Command{
 		Use:     "pin REF…",
 		Short:   "Keep images from being removed",
+		Long:    "Pins each image. It need not be stored yet; larder ls then shows it as absent.",
 		Example: `  larder pin registry.k8s.io/pause:3.10 --reason "sandbox image"`,
 	}, func(ctx context.Context, c *admin.Client, ref string) (any, string, error) {
 		p, err := c.Pin(ctx, admin.PinRequest{Ref: ref, Reason: reason})

@@ -9,12 +9,16 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/spf13/cobra"
 	"go.uber.org/goleak"
 
 	"github.com/larder-project/larder/cmd/larder/admin"
+	"github.com/larder-project/larder/plugin/hosts"
+	"github.com/larder-project/larder/plugin/mirror"
 	"github.com/larder-project/larder/remotes"
 	"github.com/larder-project/larder/remotes/remotestest"
 )
@@ -194,8 +198,10 @@ func TestWrongUse(t *testing.T) {
 		{[]string{"rm", "nope"}, exitFailure, "is not in the store"},
 		{[]string{"unpin", "nope"}, exitFailure, "is not pinned"},
 		{[]string{"refresh", "app@sha256:" + strings.Repeat("a", 64)}, exitFailure, "a digest cannot change"},
-		{[]string{"ls", "extra"}, exitUsage, "unknown command"},
+		{[]string{"ls", "extra"}, exitUsage, `ls takes no arguments, got "extra"`},
 		{[]string{"frobnicate"}, exitUsage, "unknown command"},
+		{[]string{"pul", "x"}, exitUsage, `unknown command "pul", did you mean pin or pull?`},
+		{[]string{"setup", "containerd", "--print", "--undo"}, exitUsage, "print undo"},
 		{[]string{"serve"}, exitFailure, "in use by process"},
 	} {
 		code, _, stderr := d.larder(t, tc.args...)
@@ -221,13 +227,69 @@ func TestNoDaemon(t *testing.T) {
 
 func TestHelpHasExamples(t *testing.T) {
 	t.Parallel()
-	root := newRootCommand(&options{stdout: io.Discard, stderr: io.Discard})
-	for _, cmd := range root.Commands() {
-		if cmd.Name() == "help" || cmd.Name() == "completion" || cmd.HasSubCommands() {
-			continue
-		}
+	var check func(cmd *cobra.Command)
+	check = func(cmd *cobra.Command) {
 		if cmd.Example == "" {
-			t.Errorf("larder %s has no example", cmd.Name())
+			t.Errorf("%s has no example", cmd.CommandPath())
 		}
+		for _, sub := range cmd.Commands() {
+			if sub.Name() != "help" && sub.Name() != "completion" {
+				check(sub)
+			}
+		}
+	}
+	check(newRootCommand(&options{stdout: io.Discard, stderr: io.Discard}))
+}
+
+// TestPinOfAbsentImage: a pin of what is not stored must show, or a slip of
+// the pen is never found.
+func TestPinOfAbsentImage(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t)
+	d.mustLarder(t, "pin", "ngnix")
+	images := decodeJSON[[]remotes.Image](t, d.mustLarder(t, "ls", "--json"))
+	if len(images) != 1 || images[0].Name != "docker.io/library/ngnix:latest" || images[0].State != "absent" {
+		t.Errorf("ls: %+v", images)
+	}
+	if table := d.mustLarder(t, "ls"); !strings.Contains(table, "absent") {
+		t.Errorf("ls prints\n%s", table)
+	}
+}
+
+// TestVersionNamesDaemon tells which daemon answers.
+func TestVersionNamesDaemon(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t)
+	if out := d.mustLarder(t, "version"); !strings.Contains(out, "mirror "+d.mirror) {
+		t.Errorf("version prints %q", out)
+	}
+	d.stop()
+	if out := d.mustLarder(t, "version"); strings.Contains(out, "daemon") {
+		t.Errorf("version without a daemon prints %q", out)
+	}
+}
+
+// TestListsOfRegistriesAgree: what larder maps, what it writes hosts.toml
+// files for, and what the documentation says.
+func TestListsOfRegistriesAgree(t *testing.T) {
+	t.Parallel()
+	doc, err := os.ReadFile("../../docs/names.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range remotes.BuiltinRules() {
+		host, err := remotes.ParseHost(r.UpstreamRegistryURL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Contains(hosts.DefaultRegistries(), host) {
+			t.Errorf("setup writes no hosts.toml for %s", host)
+		}
+		if row := fmt.Sprintf("| `%s` | `%s` |", r.ECRRepositoryPrefix, r.UpstreamRegistryURL); !strings.Contains(string(doc), row) {
+			t.Errorf("docs/names.md has no row %s", row)
+		}
+	}
+	if hosts.SecretHeader != mirror.SecretHeader {
+		t.Errorf("setup writes header %s, the mirror reads %s", hosts.SecretHeader, mirror.SecretHeader)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/dustin/go-humanize"
+	"github.com/opencontainers/go-digest"
 	"github.com/spf13/cobra"
 
 	"github.com/larder-project/larder/remotes"
@@ -20,9 +21,9 @@ func newListCommand(o *options) *cobra.Command {
 		Aliases: []string{"list"},
 		Short:   "List the stored images",
 		Long: `Lists tags, and digests that were asked for by name. STATE is fresh inside the
-tag's window, stale outside it or when its last check failed, and digest for what
-cannot change. A size that says "partial" lacks blobs, as an image does that was
-pulled for one platform of several.`,
+tag's window, stale outside it, digest for what cannot change, and absent for what
+is pinned but not stored. A size that says "partial" has no platform whole yet; an
+image that was pulled for one platform of several lists that one.`,
 		Example: `  larder ls
   larder ls --json | jq '.[].name'`,
 		Args: cobra.NoArgs,
@@ -57,13 +58,17 @@ func printImages(w io.Writer, images []remotes.Image) error {
 	fmt.Fprintln(tw, "REFERENCE\tDIGEST\tPLATFORMS\tSIZE\tSTATE\tCHECKED\tUSED\tPINNED")
 	for _, img := range images {
 		name, _, _ := strings.Cut(img.Name, "@")
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", name, shortDigest(img.Descriptor.Digest.Encoded()),
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", name, shortDigest(img.Descriptor.Digest),
 			orDash(strings.Join(img.Platforms, ",")), sizeOf(img), img.State, checkedOf(img), usedOf(img), pinnedOf(img))
 	}
 	return tw.Flush()
 }
 
-func shortDigest(hex string) string { return hex[:min(12, len(hex))] }
+// shortDigest is enough of a digest to tell it from others; "-" for none.
+func shortDigest(dgst digest.Digest) string {
+	_, hex, _ := strings.Cut(dgst.String(), ":")
+	return orDash(hex[:min(12, len(hex))])
+}
 
 func orDash(s string) string {
 	if s == "" {
@@ -73,6 +78,9 @@ func orDash(s string) string {
 }
 
 func sizeOf(img remotes.Image) string {
+	if img.Descriptor.Digest == "" {
+		return "-"
+	}
 	size := humanize.IBytes(uint64(img.Size))
 	if len(img.Platforms) == 0 {
 		size += " partial"

@@ -8,7 +8,10 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
+
+	"github.com/containerd/errdefs"
 
 	"github.com/larder-project/larder/cmd/larder/config"
 )
@@ -42,11 +45,27 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "larder: interrupted")
 		return exitFailure
 	}
-	fmt.Fprintf(stderr, "larder: %v\n", err)
+	fmt.Fprintf(stderr, "larder: %s\n", withoutKind(err.Error()))
 	if errors.As(err, new(*config.Error)) || errors.As(err, new(*usageError)) {
 		return exitUsage
 	}
 	return exitFailure
+}
+
+// withoutKind takes the error's kind from the end of each line: it is for
+// programs, and the text before it says as much.
+func withoutKind(text string) string {
+	lines := strings.Split(text, "\n")
+	for i, line := range lines {
+		for _, kind := range []error{
+			errdefs.ErrNotFound, errdefs.ErrUnavailable, errdefs.ErrInvalidArgument, errdefs.ErrFailedPrecondition,
+			errdefs.ErrPermissionDenied, errdefs.ErrAlreadyExists, errdefs.ErrDataLoss,
+		} {
+			line = strings.TrimSuffix(line, ": "+kind.Error())
+		}
+		lines[i] = line
+	}
+	return strings.Join(lines, "\n")
 }
 
 // usageError is a mistake in flags or arguments.

@@ -48,7 +48,7 @@ func (b *bars) blob(p remotes.BlobProgress) {
 	key := p.Digest.String()
 	bar, ok := b.byDigest[key]
 	if !ok {
-		name := p.Digest.Encoded()[:12]
+		name := shortDigest(p.Digest)
 		bar = b.progress.AddBar(max(p.Size, 0),
 			mpb.PrependDecorators(decor.Name(name+" ")),
 			mpb.AppendDecorators(

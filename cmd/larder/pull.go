@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 
@@ -20,8 +21,8 @@ func newPullCommand(o *options) *cobra.Command {
 		Use:   "pull REF…",
 		Short: "Bring images into the store before they are needed",
 		Long: `Brings each image with all its layers into the store of the running daemon.
-What is stored already is not fetched again. An interrupted pull goes on in the
-daemon, and a later one resumes it.`,
+What is stored already is not fetched again. When it is interrupted, the daemon
+finishes the blobs it has begun; a later pull brings the rest.`,
 		Example: `  larder pull docker.io/library/nginx:1.29
   larder pull nginx registry.k8s.io/pause:3.10
   larder pull --platform linux/amd64,linux/arm64 ghcr.io/acme/app:v1
@@ -33,12 +34,14 @@ daemon, and a later one resumes it.`,
 			if err != nil {
 				return err
 			}
+			var errs []error
 			for _, ref := range refs {
-				if err := o.pull(cmd.Context(), client, admin.PullRequest{Ref: ref, Platforms: platforms}, asJSON); err != nil {
-					return err
+				errs = append(errs, o.pull(cmd.Context(), client, admin.PullRequest{Ref: ref, Platforms: platforms}, asJSON))
+				if cmd.Context().Err() != nil {
+					break
 				}
 			}
-			return nil
+			return errors.Join(errs...)
 		},
 	}
 	cmd.Flags().StringSliceVar(&platforms, "platform", nil, "os/arch[/variant] to bring, or all (default: this machine's)")

@@ -2,8 +2,10 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -53,6 +55,8 @@ are.`,
 		SilenceErrors: true,
 		Args:          cobra.NoArgs,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+
+		SuggestionsMinimumDistance: 2,
 	}
 	root.SetOut(o.stdout)
 	root.SetErr(o.stderr)
@@ -72,7 +76,7 @@ func checkArgsAsUsage(cmd *cobra.Command) {
 	if check := cmd.Args; check != nil {
 		cmd.Args = func(cmd *cobra.Command, args []string) error {
 			if err := check(cmd, args); err != nil {
-				return &usageError{fmt.Errorf("%s: %w", cmd.CommandPath(), err)}
+				return &usageError{explainArgs(cmd, args, err)}
 			}
 			return nil
 		}
@@ -80,4 +84,21 @@ func checkArgsAsUsage(cmd *cobra.Command) {
 	for _, sub := range cmd.Commands() {
 		checkArgsAsUsage(sub)
 	}
+}
+
+// explainArgs says what is wrong with arguments in words for people: cobra
+// calls every one too many an unknown command.
+func explainArgs(cmd *cobra.Command, args []string, err error) error {
+	if cmd.HasSubCommands() && len(args) > 0 {
+		text := fmt.Sprintf("unknown command %q", args[0])
+		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+			text += ", did you mean " + strings.Join(near, " or ") + "?"
+		}
+		return errors.New(text)
+	}
+	verb := strings.TrimPrefix(cmd.CommandPath(), cmd.Root().Name()+" ")
+	if len(args) > 0 && cmd.Args(cmd, nil) == nil {
+		return fmt.Errorf("%s takes no arguments, got %q", verb, args[0])
+	}
+	return fmt.Errorf("%s: %w", verb, err)
 }

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -30,7 +32,7 @@ func newServeCommand(o *options) *cobra.Command {
 
 It needs no configuration: without a file the defaults hold. When it listens it
 prints the mirror's address, and tells systemd if that started it (Type=notify).
-SIGTERM lets running answers finish for shutdown.timeout; downloads that are
+SIGTERM lets running answers finish for shutdown.timeout; fills that are
 under way are resumed by the next start.`,
 		Example: `  larder serve
   larder serve --config ./config.toml`,
@@ -53,6 +55,9 @@ func (o *options) serve(ctx context.Context, cfg *config.Config) (err error) {
 		return err
 	}
 	store, err := cache.Open(string(cfg.Root), cache.WithFillPolicy(fillPolicyOf(cfg.Fill)), cache.WithLogger(logger))
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%w; run as root, or set root and admin.address to places of your own", err)
+	}
 	if err != nil {
 		return err
 	}
@@ -60,11 +65,17 @@ func (o *options) serve(ctx context.Context, cfg *config.Config) (err error) {
 
 	mirrorListener, err := net.Listen("tcp", cfg.Mirror.Address.Listen())
 	if err != nil {
+		if errors.Is(err, syscall.EADDRINUSE) {
+			return fmt.Errorf("mirror.address: %w; another program has this port: stop it, or set mirror.address", err)
+		}
 		return fmt.Errorf("mirror.address: %w", err)
 	}
 	defer mirrorListener.Close()
 	adminListener, err := listenUnix(string(cfg.Admin.Address))
 	if err != nil {
+		if errors.Is(err, fs.ErrPermission) {
+			return fmt.Errorf("admin.address: %w; run as root, or set root and admin.address to places of your own", err)
+		}
 		return fmt.Errorf("admin.address: %w", err)
 	}
 	defer adminListener.Close()

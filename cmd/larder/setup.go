@@ -19,6 +19,8 @@ func newSetupCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "setup",
 		Short: "Prepare this node's programs for larder",
+		Example: `  larder setup containerd
+  larder setup containerd --undo`,
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -60,6 +62,12 @@ that does not exist is created.`,
 	f.BoolVar(&s.undo, "undo", false, "take larder's files away and put back those that were there before")
 	f.BoolVar(&s.force, "force", false, "overwrite or remove larder's files even where they were changed by hand")
 	f.BoolVar(&s.jsonEncoded, "json", false, "print JSON")
+	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error {
+		if err := cmd.ValidateFlagGroups(); err != nil {
+			return &usageError{err}
+		}
+		return nil
+	}
 	cmd.MarkFlagsMutuallyExclusive("print", "undo")
 	cmd.MarkFlagsMutuallyExclusive("registry", "undo")
 	return cmd

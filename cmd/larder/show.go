@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/containerd/platforms"
 	"github.com/dustin/go-humanize"
@@ -55,7 +56,7 @@ func printImage(w io.Writer, img remotes.ImageDetail) error {
 		row("moved", ago(t.Moved))
 		row("used", usedOf(img.Image))
 		if t.Failures > 0 {
-			row("failing", fmt.Sprintf("%d checks, next %s: %s", t.Failures, humanize.Time(t.NextCheck), t.LastError))
+			row("failing", fmt.Sprintf("%d in a row, next %s: %s", t.Failures, nextCheck(t.NextCheck), t.LastError))
 		}
 	}
 	row("pinned", pinnedOf(img.Image))
@@ -65,6 +66,14 @@ func printImage(w io.Writer, img remotes.ImageDetail) error {
 	return err
 }
 
+// nextCheck says when a tag is checked again: not before a pull asks for it.
+func nextCheck(t time.Time) string {
+	if time.Until(t) <= 0 {
+		return "at the next pull"
+	}
+	return humanize.Time(t)
+}
+
 // printTree draws a manifest with what it names, what is not stored in
 // parentheses.
 func printTree(b *strings.Builder, n remotes.Node, indent string) {
@@ -72,7 +81,7 @@ func printTree(b *strings.Builder, n remotes.Node, indent string) {
 	if n.Platform != nil {
 		label += " " + platforms.FormatAll(*n.Platform)
 	}
-	line := fmt.Sprintf("%s %s %s", n.Digest.Encoded()[:min(12, len(n.Digest.Encoded()))], label, humanize.IBytes(uint64(max(n.Size, 0))))
+	line := fmt.Sprintf("%s %s %s", shortDigest(n.Digest), label, humanize.IBytes(uint64(max(n.Size, 0))))
 	if !n.Stored {
 		line = "(" + line + ", not stored)"
 	}

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/larder-project/larder/remotes/remotestest"
 	"github.com/opencontainers/go-digest"
@@ -232,5 +233,30 @@ func TestFillOutlivesClient(t *testing.T) {
 	}
 	if n := b.up.Count(http.MethodGet, "/blobs/"); n != 1 {
 		t.Errorf("upstream saw %d GETs, want 1", n)
+	}
+}
+
+// TestUnknownSizeArrivesLate: an upstream that answers at once, does not tell
+// the size, and then sends little. Nothing could be answered in time but a
+// refusal; the fill goes on, and serves the next client.
+func TestUnknownSizeArrivesLate(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, func(s *setup) { s.wait = 200 * time.Millisecond })
+	data := bytes.Repeat([]byte("late "), 60_000)
+	desc := b.up.PutBlob("library/app", data)
+	release := make(chan struct{})
+	b.up.Fault(remotestest.Blobs(), func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		gated := remotestest.Gate(100_000, release)
+		gated(w, r, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			remotestest.ShortChunked(int64(len(data)))(w, r, next)
+		}))
+	})
+	if a := b.ask(http.MethodGet, blobPath(desc.Digest)); a.status != http.StatusServiceUnavailable {
+		t.Errorf("status %d, want 503", a.status)
+	}
+	close(release)
+	b.settle(desc.Digest)
+	if a := b.get(blobPath(desc.Digest)); !bytes.Equal(a.body, data) {
+		t.Errorf("afterwards: %d bytes, want %d", len(a.body), len(data))
 	}
 }

@@ -11,16 +11,17 @@
 // (TestAbortOnBadBytes, TestSmallBadBlobIsRefused, TestAbortOnShrunkFile)
 //
 // Headers come within Options.Wait, or a refusal does, so that containerd
-// goes on to its next host. A refusal is 400, 403, 404, 502, 503, or 508 for a
-// request of larder's own: containerd takes each as "next host". It is never
+// goes on to its next host. A refusal is 400, 403, 404, 405, 502, 503, or 508 for
+// a request of larder's own: containerd takes each as "next host". It is never
 // 429, which containerd repeats five times at once, and never a redirect.
-// (TestRefusals, TestMalformedRequests, TestHungUpstream, TestLoopIsRefused)
+// (TestRefusals, TestMalformedRequests, TestHungUpstream,
+// TestUnknownSizeArrivesLate, TestLoopIsRefused)
 //
 // HEAD has the headers of GET; a range may be asked for of a blob that is
 // still arriving, too; of several ranges at once the whole is sent.
 // (TestHeadIsGetWithoutBody, TestRangeOfHit, TestRangeOfRunningFill)
 //
-// A download goes on when its client leaves. (TestFillOutlivesClient)
+// A fill goes on when its client leaves. (TestFillOutlivesClient)
 //
 // Nothing is written but through pull-through: any method except GET and
 // HEAD is refused, and a name that does not exist leaves no trace.

@@ -11,8 +11,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"github.com/larder-project/larder/remotes"
 )
 
 // recorder notes what was answered.
@@ -117,5 +115,3 @@ func (s *Server) log(r *http.Request, req request, rec *recorder, err error, too
 	}
 	s.options.Logger.LogAttrs(r.Context(), level, "request", attrs...)
 }
-
-var _ Registry = (*remotes.Registry)(nil)

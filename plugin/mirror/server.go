@@ -33,6 +33,8 @@ type Registry interface {
 	Referrers(ctx context.Context, repo remotes.Repository, dgst digest.Digest, artifactType string) ([]ocispec.Descriptor, error)
 }
 
+var _ Registry = (*remotes.Registry)(nil)
+
 // Options of a Server.
 type Options struct {
 	// Map turns a name as asked into a repository; remotes.Names.Map.
@@ -43,7 +45,7 @@ type Options struct {
 	// and refuses them: an upstream leads back to it. Empty: not checked.
 	ID string
 	// Wait is how long a client waits for upstream before it is refused.
-	// containerd gives up after 30 s; design asks for less than 5.
+	// containerd gives up after 30 s; stay well below.
 	Wait time.Duration
 	// Logger gets one line for each request.
 	Logger *slog.Logger

@@ -25,10 +25,11 @@
 // (TestManifestTooLarge, TestManifestWrongBytes, TestTokenTooLarge,
 // TestContentEncodingRefused, TestBlobWrongRange)
 //
-// How often it asks. One request is one request: what timed out, was cut off,
-// or answered with 429 or 5xx is not asked again here. Only a token that was
-// refused is renewed, once. (TestTooManyRequestsIsAskedOnce,
-// TestServerErrorIsAskedOnce, TestTimeoutIsAskedOnce, TestUnauthorizedForever)
+// How often it asks. One request is one request: what timed out, or answered
+// with 429 or 5xx, is not asked again here. A blob's body that is cut off is
+// asked for again from there; a token that was refused is renewed, once.
+// (TestTooManyRequestsIsAskedOnce, TestServerErrorIsAskedOnce,
+// TestTimeoutIsAskedOnce, TestBlobResumes, TestUnauthorizedForever)
 //
 // Whom it leaves alone. An upstream that is silent once, or fails five times
 // in a row, is left alone for a pause; then one exchange tries it. A caller

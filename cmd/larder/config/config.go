@@ -17,7 +17,7 @@ type Config struct {
 	Names Names `toml:"names"`
 	// When a tag is checked upstream. Digests never are.
 	Freshness Freshness `toml:"freshness"`
-	// The download of one blob.
+	// The fetch of one blob from upstream.
 	Fill Fill `toml:"fill"`
 	// What larder waits for upstream, and where it may connect to.
 	Upstream Upstream `toml:"upstream"`
@@ -46,8 +46,8 @@ type Mirror struct {
 	// File with the node secret that containerd must send. Empty: none is
 	// asked for on loopback.
 	SecretFile Path `toml:"secret_file"`
-	// Longest time that a client waits for the first byte from upstream before
-	// it gets 503 and goes upstream itself. Below 30s, containerd's own limit.
+	// Longest time that a client waits for upstream to answer before it gets
+	// 503 and goes upstream itself. Below 30s, containerd's own limit.
 	Wait Duration `toml:"wait"`
 }
 
@@ -97,14 +97,15 @@ type Tag struct {
 	Window Duration `toml:"window"`
 }
 
-// Fill bounds the download of one blob.
+// Fill bounds the fetch of one blob from upstream.
 type Fill struct {
 	// Time over which the speed is measured.
 	Stall Duration `toml:"stall"`
-	// Bytes per second below which a download counts as stalled and is begun
+	// Bytes per second below which a fill counts as stalled and is begun
 	// again where it stopped.
 	MinSpeed Size `toml:"min_speed"`
-	// Tries per blob before its waiting clients get an error.
+	// Tries in a row that bring nothing before the waiting clients get an
+	// error. If no upstream answers the first try, they get it at once.
 	Attempts int `toml:"attempts"`
 }
 
@@ -114,7 +115,8 @@ type Upstream struct {
 	DialTimeout Duration `toml:"dial_timeout"`
 	// Longest time from the request to the headers of the answer.
 	HeaderTimeout Duration `toml:"header_timeout"`
-	// Time for which an upstream that failed repeatedly is not asked.
+	// Time for which an upstream is not asked after it was silent once or
+	// failed five times in a row.
 	Pause Duration `toml:"pause"`
 	// Hosts at private addresses (host[:port], or http://host[:port]) that
 	// upstreams may redirect to or name as token realm.
