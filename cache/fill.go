@@ -135,7 +135,9 @@ func (f *Fill) WaitReadable(ctx context.Context, offset int64) error {
 			return nil
 		case err != nil:
 			return err
-		case ready:
+		case ready && answered:
+			// Bytes that an earlier fill left are not served before an upstream
+			// answers: the client may still go elsewhere.
 			return nil
 		}
 		select {

@@ -119,6 +119,7 @@ func (f *Fill) restart(in *ingest) error {
 // pieces is how many upstream bodies went into the ingest.
 func (f *Fill) bring(ctx context.Context, in *ingest, src Source) (source string, pieces int, err error) {
 	policy := f.store.policy
+	prefixTried := false
 	for fruitless := 0; ; {
 		before := in.offset
 		from, err := f.attempt(ctx, in, src)
@@ -128,6 +129,15 @@ func (f *Fill) bring(ctx context.Context, in *ingest, src Source) (source string
 		}
 		if err == nil {
 			return source, pieces, nil
+		}
+		if from == "" && before > 0 && !prefixTried && errors.As(err, new(*stallError)) && ctx.Err() == nil {
+			// An upstream that ignores Range sends what is there already, and
+			// takes too long for that. From the start, it makes progress.
+			prefixTried = true
+			if err := f.restart(in); err != nil {
+				return source, pieces, err
+			}
+			continue
 		}
 		if got := in.offset - before; got >= policy.spanBytes() || got > 0 && !errors.As(err, new(*stallError)) {
 			fruitless = 0

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
@@ -60,8 +61,12 @@ func (s *Store) putBytes(ctx context.Context, dgst digest.Digest, data []byte) e
 	return err
 }
 
+// ingestTTL is how long an ingest that nobody writes to is kept.
+const ingestTTL = 7 * 24 * time.Hour
+
 // sweepIngests removes, at Open, what a crash left in the ingest folder and
-// nobody can resume: notes without bytes, and the ingests of Put. Files that
+// nobody can or will resume: notes without bytes, the ingests of Put, and what
+// was not written to for ingestTTL. Files that
 // are not ingests are left alone.
 func (s *Store) sweepIngests() {
 	root := filepath.Join(s.root, "ingest")
@@ -76,7 +81,8 @@ func (s *Store) sweepIngests() {
 		}
 		dir := filepath.Join(root, d.Name())
 		st, err := s.readStatus(dir)
-		if !errdefs.IsNotFound(err) && !strings.HasPrefix(st.Ref, putRef) {
+		abandoned := err == nil && time.Since(st.UpdatedAt) > ingestTTL
+		if !errdefs.IsNotFound(err) && !strings.HasPrefix(st.Ref, putRef) && !abandoned {
 			continue
 		}
 		if err := os.RemoveAll(dir); err != nil {
