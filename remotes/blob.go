@@ -31,6 +31,7 @@ func (r *Registry) Blob(arrive, reader context.Context, repo Repository, dgst di
 		b, err := r.openWhole(arrive, dgst)
 		if err == nil {
 			r.Store.Touch("", dgst)
+			r.holds.note(dgst)
 			return &Blob{ReadSeekCloser: b, Size: b.Size(), Outcome: Hit}, nil
 		}
 		if !errdefs.IsNotFound(err) {

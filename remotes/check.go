@@ -32,13 +32,18 @@ func (r *Registry) resolveTag(ctx context.Context, ref Reference, force bool) (R
 	if stored && !force {
 		if r.Freshness.IsFresh(tag, now) {
 			r.Store.Touch(tag.Name, tag.Target.Digest)
+			r.holds.note(tag.Target.Digest)
 			return Resolved{Descriptor: tag.Target, Outcome: Hit}, nil
 		}
 		if r.Freshness.holdsOff(tag, now) {
 			return r.stale(ref, tag, errors.New(tag.LastError))
 		}
 	}
-	res, err := r.awaitCheck(ctx, ref, stored && !force)
+	res, mine, err := r.awaitCheck(ctx, ref, stored && !force)
+	if force && !mine && ctx.Err() == nil {
+		// That check began before it was asked for, and may have seen less.
+		res, _, err = r.awaitCheck(ctx, ref, false)
+	}
 	if err == nil || !stored || force {
 		return res, err
 	}
@@ -71,13 +76,17 @@ func (r *Registry) stale(ref Reference, tag cache.Tag, problem error) (Resolved,
 		}
 	}
 	r.Store.Touch(tag.Name, tag.Target.Digest)
+	r.holds.note(tag.Target.Digest)
 	return Resolved{Descriptor: tag.Target, Outcome: Stale, Problem: problem}, nil
 }
 
 // awaitCheck joins or starts the check of a tag and waits for it: as long as
 // the client does, or only for a moment if something stored can be served.
-func (r *Registry) awaitCheck(ctx context.Context, ref Reference, impatient bool) (Resolved, error) {
+// mine says that this call started it.
+func (r *Registry) awaitCheck(ctx context.Context, ref Reference, impatient bool) (res Resolved, mine bool, err error) {
+	started := false // set by the flight before its result is sent
 	results := r.checks.DoChan(ref.String(), func() (any, error) {
+		started = true
 		// The check serves all who wait and those who come later: it does
 		// not end with the client that happened to start it.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), checkTimeout)
@@ -91,20 +100,24 @@ func (r *Registry) awaitCheck(ctx context.Context, ref Reference, impatient bool
 		expired = t.C
 	}
 	select {
-	case res := <-results:
-		if res.Err != nil {
-			return Resolved{}, res.Err
+	case result := <-results:
+		if result.Err != nil {
+			return Resolved{}, started, result.Err
 		}
-		return res.Val.(Resolved), nil
+		res = result.Val.(Resolved)
+		if res.Outcome == Miss && !started {
+			res.Outcome = Fill
+		}
+		return res, started, nil
 	case <-expired:
 		done := r.markOverdue(ref.Host)
 		go func() { // ends with the check, which checkTimeout bounds
 			<-results
 			done()
 		}()
-		return Resolved{}, fmt.Errorf("check of %s takes longer than %s and goes on: %w", ref, r.Freshness.Patience, errdefs.ErrUnavailable)
+		return Resolved{}, false, fmt.Errorf("check of %s takes longer than %s and goes on: %w", ref, r.Freshness.Patience, errdefs.ErrUnavailable)
 	case <-ctx.Done():
-		return Resolved{}, fmt.Errorf("check of %s: %w", ref, context.Cause(ctx))
+		return Resolved{}, false, fmt.Errorf("check of %s: %w", ref, context.Cause(ctx))
 	}
 }
 
@@ -125,6 +138,13 @@ func (r *Registry) check(ctx context.Context, ref Reference) (Resolved, error) {
 		return Resolved{}, err
 	}
 	r.negatives.forget(ref.String())
+	r.holds.note(target.Digest)
+	if stored {
+		// A removal while upstream was asked stands.
+		if _, still, err := r.storedTag(ref); err != nil || !still {
+			return Resolved{Descriptor: target, Outcome: Miss}, err
+		}
+	}
 	now := time.Now()
 	tag := cache.Tag{Name: ref.String(), Target: target, Source: source, Created: now, Moved: now, Validated: now}
 	outcome := Miss

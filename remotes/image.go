@@ -109,30 +109,39 @@ func (r *Registry) storedReferences() ([]Reference, error) {
 
 // Image returns one stored image with its tree, or errdefs.ErrNotFound.
 func (r *Registry) Image(ref Reference) (ImageDetail, error) {
+	img, _, err := r.imageTree(ref)
+	return img, err
+}
+
+// imageTree is Image. unread is why a part of the tree is not known.
+func (r *Registry) imageTree(ref Reference) (detail ImageDetail, unread, err error) {
 	img := Image{Name: ref.name()}
-	err := r.describeImage(ref, &img)
+	err = r.describeImage(ref, &img)
 	if errdefs.IsNotFound(err) {
-		return ImageDetail{}, fmt.Errorf("image %s is not in the store: %w", ref, errdefs.ErrNotFound)
+		return ImageDetail{}, nil, fmt.Errorf("image %s is not in the store: %w", ref, errdefs.ErrNotFound)
 	}
 	if err != nil {
-		return ImageDetail{}, err
+		return ImageDetail{}, nil, err
 	}
 	if pin, err := r.Store.Pin(img.Name); err == nil {
 		img.Pin = &pin
 	}
-	walk := treeWalk{registry: r, image: &img, seen: map[digest.Digest]bool{}}
+	walk := treeWalk{registry: r, image: &img, seen: map[digest.Digest]bool{}, unread: &unread}
 	tree := walk.node(img.Descriptor, 0)
 	img.Descriptor = tree.Descriptor
 	if img.Source == "" {
 		img.Source = tree.Source
 	}
-	return ImageDetail{Image: img, Tree: tree}, nil
+	return ImageDetail{Image: img, Tree: tree}, unread, nil
 }
 
 // describeImage fills in what the index has of a reference.
 func (r *Registry) describeImage(ref Reference, img *Image) error {
 	if ref.Digest != "" {
 		link, err := r.Store.Link(ref.Repository.String(), ref.Digest)
+		if errdefs.IsNotFound(err) && r.isPinned(ref) {
+			err = nil // another repository brought it; the pin counts
+		}
 		img.Descriptor, img.Created, img.State = ocispec.Descriptor{Digest: ref.Digest}, link.Created, "digest"
 		return err
 	}

@@ -189,8 +189,8 @@ func TestPinBeforePull(t *testing.T) {
 	if _, err := b.Pin(app(t, "1"), ""); err != nil {
 		t.Fatal(err)
 	}
-	if images, err := b.Images(soon(t)); err != nil || len(images) != 0 {
-		t.Errorf("images are %v, %v, want none", images, err)
+	if images, err := b.Images(soon(t)); err != nil || len(images) != 1 || images[0].State != "absent" {
+		t.Errorf("images are %v, %v, want an absent one", images, err)
 	}
 	b.resolve(app(t, "1"), Miss)
 	if images, err := b.Images(soon(t)); err != nil || len(images) != 1 || images[0].Pin == nil {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/larder-project/larder/cache"
 	"github.com/larder-project/larder/remotes/upstream"
 	"github.com/opencontainers/go-digest"
@@ -51,16 +52,28 @@ func (r *Registry) manifest(ctx context.Context, ref Reference) (m Manifest, err
 	return m, nil
 }
 
-// readManifest reads a manifest from the store. Its size on disk may be
-// anything, if someone tampered with it: it is bounded, and the digest decides.
+// readManifest reads a manifest from the store, once for all who want it at
+// the time: nobody may change the bytes. Its size on disk may be anything, if
+// someone tampered with it: it is bounded, and the digest decides.
 func (r *Registry) readManifest(dgst digest.Digest) ([]byte, error) {
+	data, err, _ := r.reads.Do(dgst.String(), func() (any, error) { return r.readStored(dgst) })
+	if err != nil {
+		return nil, err
+	}
+	return data.([]byte), nil
+}
+
+func (r *Registry) readStored(dgst digest.Digest) ([]byte, error) {
 	b, err := r.Store.Open(dgst)
 	if err != nil {
 		return nil, err
 	}
 	defer b.Close()
-	data, err := io.ReadAll(io.LimitReader(b, upstream.MaxManifestSize+1))
-	if err != nil {
+	if b.Size() > upstream.MaxManifestSize {
+		return nil, fmt.Errorf("stored manifest %s has %d bytes: %w", dgst, b.Size(), errdefs.ErrDataLoss)
+	}
+	data := make([]byte, b.Size())
+	if _, err := io.ReadFull(b, data); err != nil {
 		return nil, fmt.Errorf("read %s: %w", dgst, err)
 	}
 	if dgst.Algorithm().FromBytes(data) != dgst {
@@ -78,11 +91,15 @@ func (r *Registry) ensureManifest(ctx context.Context, ref Reference, asked bool
 	if errdefs.IsNotFound(err) {
 		res, err = r.bringManifest(ctx, Reference{Repository: ref.Repository, Digest: ref.Digest})
 	}
-	if err == nil && asked {
-		err = r.noteAsked(ref.Repository, ref.Digest)
-	}
 	if err != nil {
 		return Resolved{}, err
+	}
+	r.holds.note(ref.Digest)
+	if asked {
+		// Book-keeping: a disk that takes no writes must not cost the answer.
+		if err := r.noteAsked(ref.Repository, ref.Digest); err != nil {
+			r.Logger.WarnContext(ctx, "digest not noted as asked for", "ref", ref.String(), "err", err)
+		}
 	}
 	return res, nil
 }
@@ -122,6 +139,9 @@ func (r *Registry) storedManifest(ctx context.Context, dgst digest.Digest) (ocis
 	if info.Size > upstream.MaxManifestSize {
 		return ocispec.Descriptor{}, fmt.Errorf("blob %s of %d bytes is no manifest: %w", dgst, info.Size, errdefs.ErrNotFound)
 	}
+	if desc, ok := r.described.Get(dgst); ok && desc.Size == info.Size {
+		return desc, nil
+	}
 	data, err := r.readManifest(dgst)
 	if errdefs.IsDataLoss(err) {
 		return ocispec.Descriptor{}, r.throwAway(ctx, dgst, err)
@@ -140,7 +160,17 @@ func (r *Registry) storedManifest(ctx context.Context, dgst digest.Digest) (ocis
 	if err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("blob %s: %v: %w", dgst, err, errdefs.ErrNotFound) //nolint:errorlint // nothing is damaged: it is another thing
 	}
-	return m.describe(dgst, data), nil
+	desc := m.describe(dgst, data)
+	r.described.Add(dgst, desc)
+	return desc, nil
+}
+
+// maxDescribed bounds the memory of what manifests are: about 200 bytes each.
+const maxDescribed = 4096
+
+func newDescribed() *lru.Cache[digest.Digest, ocispec.Descriptor] {
+	described, _ := lru.New[digest.Digest, ocispec.Descriptor](maxDescribed) // fails only for a size below 1
+	return described
 }
 
 // bringManifest brings a manifest by digest, once for all who wait.
@@ -148,7 +178,9 @@ func (r *Registry) bringManifest(ctx context.Context, ref Reference) (Resolved, 
 	if err := r.negatives.recall(ref.String()); err != nil {
 		return Resolved{}, err
 	}
+	mine := false // set by the flight if this call started it
 	results := r.manifests.DoChan(ref.String(), func() (any, error) {
+		mine = true
 		// As for a tag: it serves those who come later, too.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), checkTimeout)
 		defer cancel()
@@ -169,7 +201,11 @@ func (r *Registry) bringManifest(ctx context.Context, ref Reference) (Resolved, 
 		if res.Err != nil {
 			return Resolved{}, res.Err
 		}
-		return Resolved{Descriptor: res.Val.(ocispec.Descriptor), Outcome: Miss}, nil
+		outcome := Fill
+		if mine {
+			outcome = Miss
+		}
+		return Resolved{Descriptor: res.Val.(ocispec.Descriptor), Outcome: outcome}, nil
 	case <-ctx.Done():
 		return Resolved{}, fmt.Errorf("manifest %s: %w", ref, context.Cause(ctx))
 	}

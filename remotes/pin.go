@@ -22,3 +22,12 @@ func (r *Registry) Unpin(ref Reference) error {
 	}
 	return err
 }
+
+// isPinned reports whether a digest that is stored is pinned under this name.
+func (r *Registry) isPinned(ref Reference) bool {
+	if _, err := r.Store.Pin(ref.name()); err != nil {
+		return false
+	}
+	has, err := r.Store.Has(ref.Digest)
+	return has && err == nil
+}

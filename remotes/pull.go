@@ -64,7 +64,16 @@ func (r *Registry) Pull(ctx context.Context, ref Reference, opts PullOptions) (P
 	if res.Outcome == Miss { // the root came with the answer; below it is a hit
 		result.Fetched = res.Descriptor.Size
 	}
+	if ref.Digest != "" {
+		if err := r.noteLink(ref.Repository, ref.Digest); err != nil {
+			return PullResult{}, err
+		}
+		if err := r.noteAsked(ref.Repository, ref.Digest); err != nil {
+			return PullResult{}, err
+		}
+	}
 	walk := manifestWalk{registry: r, repo: ref.Repository, want: want, result: &result, seen: map[digest.Digest]bool{}}
+	defer func() { walk.release() }()
 	if err := walk.visit(ctx, res.Descriptor, 0); err != nil {
 		return PullResult{}, fmt.Errorf("pull %s: %w", ref, err)
 	}
@@ -99,13 +108,26 @@ type manifestWalk struct {
 	result   *PullResult
 	seen     map[digest.Digest]bool
 	blobs    []ocispec.Descriptor
+	releases []func() // of what the pull holds
+}
+
+// hold keeps a digest from being removed until the pull is over.
+func (w *manifestWalk) hold(dgst digest.Digest) {
+	w.seen[dgst] = true
+	w.releases = append(w.releases, w.registry.holds.take(dgst))
+}
+
+func (w *manifestWalk) release() {
+	for _, release := range w.releases {
+		release()
+	}
 }
 
 func (w *manifestWalk) visit(ctx context.Context, desc ocispec.Descriptor, depth int) error {
 	if w.seen[desc.Digest] {
 		return nil
 	}
-	w.seen[desc.Digest] = true
+	w.hold(desc.Digest)
 	if depth > maxDepth {
 		return fmt.Errorf("manifest %s: indexes are nested more than %d deep: %w", desc.Digest, maxDepth, errdefs.ErrDataLoss)
 	}
@@ -142,7 +164,7 @@ func (w *manifestWalk) addBlobs(descs []ocispec.Descriptor) {
 	for _, d := range descs {
 		// Windows base layers: by their terms they come from their own URLs.
 		if !w.seen[d.Digest] && !images.IsNonDistributable(d.MediaType) {
-			w.seen[d.Digest] = true
+			w.hold(d.Digest)
 			w.blobs = append(w.blobs, d)
 		}
 	}

@@ -8,8 +8,10 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/larder-project/larder/cache"
 	"github.com/larder-project/larder/remotes/upstream"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/singleflight"
 )
@@ -49,6 +51,9 @@ type Registry struct {
 	manifests singleflight.Group // manifests on their way, by repository and digest
 	negatives negatives          // refusals of what is not stored, by reference
 	senders   senders            // who sent bytes of blobs that are not stored
+	reads     singleflight.Group // manifests being read from the store, by digest
+	described *lru.Cache[digest.Digest, ocispec.Descriptor]
+	holds     *holds // what no removal may delete now
 
 	mu      sync.Mutex
 	overdue map[string]int // checks that outlasted Patience, by registry host
@@ -56,7 +61,7 @@ type Registry struct {
 
 // NewRegistry makes a Registry.
 func NewRegistry(c Config) *Registry {
-	return &Registry{Config: c, negatives: newNegatives(), senders: newSenders(), overdue: map[string]int{}}
+	return &Registry{Config: c, negatives: newNegatives(), senders: newSenders(), described: newDescribed(), holds: newHolds(), overdue: map[string]int{}}
 }
 
 // ParseReference reads a reference as a person types it and maps it as if a

@@ -19,6 +19,7 @@ type Removed struct {
 // Remove forgets a reference and deletes what no other reference needs. A
 // pinned one is errdefs.ErrFailedPrecondition.
 func (r *Registry) Remove(ctx context.Context, ref Reference) (Removed, error) {
+	defer r.holds.begin()()
 	img, err := r.Image(ref)
 	if err != nil {
 		return Removed{}, err
@@ -55,12 +56,15 @@ func (r *Registry) reachable(ctx context.Context) (map[digest.Digest]bool, error
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		img, err := r.Image(ref)
+		img, unread, err := r.imageTree(ref)
 		if errdefs.IsNotFound(err) {
 			continue
 		}
 		if err != nil {
 			return nil, err
+		}
+		if unread != nil {
+			return nil, fmt.Errorf("nothing is deleted, since what %s needs cannot be told; larder pull %s may mend it: %w", img.Name, img.Name, unread)
 		}
 		markTree(img.Tree, kept)
 	}
@@ -83,10 +87,13 @@ func (r *Registry) removeTree(ctx context.Context, repo Repository, n Node, kept
 		return errors.Join(errs...)
 	}
 	kept[n.Digest] = true // once, if it stands twice in the tree
-	switch err := r.Store.Delete(ctx, n.Digest); {
-	case err == nil:
+	gone, err := r.holds.unlessHeld(n.Digest, func() error { return r.Store.Delete(ctx, n.Digest) })
+	switch {
+	case gone:
 		removed.Blobs++
 		removed.Bytes += n.Size
+	case err == nil:
+		return errors.Join(errs...) // a pull holds it
 	case !errdefs.IsNotFound(err):
 		errs = append(errs, err)
 	}

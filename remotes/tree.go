@@ -22,10 +22,13 @@ type treeWalk struct {
 	registry *Registry
 	image    *Image
 	seen     map[digest.Digest]bool
+	// unread is why a stored manifest could not be read, nil if all could:
+	// what hangs on it is not known then.
+	unread *error
 }
 
 // maxDepth bounds nested indexes: in practice there is one.
-const maxDepth = 4
+const maxDepth = 32
 
 func (w treeWalk) node(desc ocispec.Descriptor, depth int) Node {
 	n := Node{Descriptor: desc}
@@ -49,7 +52,7 @@ func (w treeWalk) node(desc ocispec.Descriptor, depth int) Node {
 		return n
 	}
 	w.image.Size += info.Size
-	if depth >= maxDepth || (n.MediaType != "" && !isManifestMediaType(n.MediaType)) {
+	if depth > maxDepth || (n.MediaType != "" && !isManifestMediaType(n.MediaType)) {
 		return n
 	}
 	w.addChildren(&n, depth)
@@ -59,11 +62,14 @@ func (w treeWalk) node(desc ocispec.Descriptor, depth int) Node {
 func (w treeWalk) addChildren(n *Node, depth int) {
 	data, err := w.registry.readManifest(n.Digest)
 	if err != nil {
+		if n.MediaType != "" && *w.unread == nil {
+			*w.unread = err
+		}
 		return
 	}
 	m, err := parseManifest(data, n.MediaType)
 	if err != nil {
-		return
+		return // it calls itself a manifest and is none: nothing hangs on it
 	}
 	n.MediaType = m.mediaType
 	whole := true

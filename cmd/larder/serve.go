@@ -9,11 +9,13 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"syscall"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/gofrs/flock"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
@@ -42,6 +44,8 @@ under way are resumed by the next start.`,
 			if err != nil {
 				return err
 			}
+			// Whoever reads the log may go away; the daemon stays.
+			signal.Ignore(syscall.SIGPIPE)
 			return o.serve(cmd.Context(), cfg)
 		},
 	}
@@ -169,18 +173,31 @@ func listenUnix(path string) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, err
 	}
-	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
-		return nil, errors.Join(fmt.Errorf("%s: another daemon answers there; give each its own admin.address", path), conn.Close())
+	// The lock makes one of look, remove and listen, for two daemons that
+	// start at once. It is let go with the process, or with the listener.
+	lock := flock.New(path+".lock", flock.SetPermissions(0o600))
+	if ok, err := lock.TryLock(); err != nil || !ok {
+		return nil, errors.Join(fmt.Errorf("%s: another daemon has it; give each its own admin.address", path), err)
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
 	l, err := net.Listen("unix", path)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, lock.Unlock())
 	}
+	locked := lockedListener{Listener: l, lock: lock}
 	if err := os.Chmod(path, 0o600); err != nil {
-		return nil, errors.Join(err, l.Close())
+		return nil, errors.Join(err, locked.Close())
 	}
-	return l, nil
+	return locked, nil
 }
+
+// lockedListener holds the lock of its socket's path.
+type lockedListener struct {
+	net.Listener
+	lock *flock.Flock
+}
+
+// Close lets go of both. It may be called twice.
+func (l lockedListener) Close() error { return errors.Join(l.Listener.Close(), l.lock.Unlock()) }

@@ -21,8 +21,8 @@ func newSetupCommand(o *options) *cobra.Command {
 		Short: "Prepare this node's programs for larder",
 		Example: `  larder setup containerd
   larder setup containerd --undo`,
-		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newSetupContainerdCommand(o))
 	return cmd

@@ -21,7 +21,7 @@ import (
 const MaxManifestSize = 4 << 20
 
 // maxList bounds a page of a tag list.
-const maxList = 1 << 20
+const maxList = 4 << 20
 
 // purpose is what an exchange is for.
 type purpose struct {
