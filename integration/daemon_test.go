@@ -161,3 +161,72 @@ func awaitState(t *testing.T, conn *net.UnixConn, state string) {
 		}
 	}
 }
+
+// Two daemons with stores of their own but one admin socket: the second would
+// take the first one's verbs.
+func TestAdminSocketIsNotShared(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, "larder")
+	l := b.larder("")
+	second := filepath.Join(b.dir, "second.toml")
+	text := "root = " + strconv.Quote(filepath.Join(b.dir, "other")) + "\nmirror.address = \"127.0.0.1:0\"\nadmin.address = " +
+		strconv.Quote(filepath.Join(filepath.Dir(l.Config()), "admin.sock")) + "\n"
+	if err := os.WriteFile(second, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	proc, err := parts.Start(b.bin.Path("larder"), nil, "serve", "--config", second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = proc.Kill() }()
+	ctx, cancel := context.WithTimeout(t.Context(), answerLimit)
+	defer cancel()
+	if err := proc.Wait(ctx); !errors.As(err, new(*exec.ExitError)) || !strings.Contains(proc.Output(), "admin.address") {
+		t.Fatalf("second daemon: ended with %v and said:\n%s", err, proc.Output())
+	}
+	run(t, l, "ls")
+}
+
+// Whoever reads the log may end before larder does, as tee or a log shipper.
+func TestLogReaderLeaves(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, "larder")
+	l, err := parts.NewLarder(b.bin, b.dir, "log.level = \"debug\"\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := os.Create(filepath.Join(b.dir, "stdout"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stdout.Close()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), b.bin.Path("larder"), "serve", "--config", l.Config())
+	cmd.Stdout, cmd.Stderr = stdout, w
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	_ = errors.Join(w.Close(), r.Close()) // nobody reads from here on
+	var url string
+	eventually(t, "the daemon listens", func() bool {
+		text, err := os.ReadFile(stdout.Name())
+		_, url, _ = strings.Cut(strings.TrimSpace(string(text)), "listening on ")
+		return err == nil && url != ""
+	})
+	for range 3 {
+		if a := get(t, url+"/v2/"); a.status != http.StatusOK {
+			t.Errorf("got %v, want 200", a)
+		}
+	}
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; err != nil {
+		t.Errorf("daemon ended with %v, want an orderly end", err)
+	}
+}
