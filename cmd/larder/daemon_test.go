@@ -13,10 +13,13 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/cobra"
 	"go.uber.org/goleak"
 
+	"github.com/larder-project/larder/cache"
 	"github.com/larder-project/larder/cmd/larder/admin"
+	"github.com/larder-project/larder/cmd/larder/config"
 	"github.com/larder-project/larder/plugin/hosts"
 	"github.com/larder-project/larder/plugin/mirror"
 	"github.com/larder-project/larder/remotes"
@@ -291,5 +294,22 @@ func TestListsOfRegistriesAgree(t *testing.T) {
 	}
 	if hosts.SecretHeader != mirror.SecretHeader {
 		t.Errorf("setup writes header %s, the mirror reads %s", hosts.SecretHeader, mirror.SecretHeader)
+	}
+}
+
+// TestDefaultsAgree: the configuration's defaults are those of the packages
+// that a Go program uses without a configuration.
+func TestDefaultsAgree(t *testing.T) {
+	t.Parallel()
+	cfg := config.Default()
+	fresh, err := freshnessOf(cfg.Freshness)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(remotes.DefaultFreshness(), fresh, cmp.AllowUnexported(remotes.Pattern{})); diff != "" {
+		t.Errorf("freshness (-package +configuration):\n%s", diff)
+	}
+	if diff := cmp.Diff(cache.DefaultFillPolicy(), fillPolicyOf(cfg.Fill)); diff != "" {
+		t.Errorf("fill (-package +configuration):\n%s", diff)
 	}
 }
