@@ -170,7 +170,8 @@ func notify(logger *slog.Logger, state string) {
 // listenUnix listens on a socket that only the daemon's user can connect to.
 // A socket that a killed daemon left is replaced; a living one is not.
 func listenUnix(path string) (net.Listener, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	// A folder of our own keeps others out also before the socket has its mode.
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, err
 	}
 	// The lock makes one of look, remove and listen, for two daemons that
