@@ -18,28 +18,35 @@ import (
 	"github.com/larder-project/larder/remotes/remotestest"
 )
 
+// refusedDaemon starts a daemon beside another one that has its store or its
+// socket. It has to end by itself, with an exit code; what it said is returned.
+func refusedDaemon(b *bench, root, socket string) string {
+	b.t.Helper()
+	config := filepath.Join(b.dir, "second.toml")
+	text := "root = " + strconv.Quote(root) + "\nmirror.address = \"127.0.0.1:0\"\nadmin.address = " + strconv.Quote(socket) + "\n"
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		b.t.Fatal(err)
+	}
+	proc, err := parts.Start(b.bin.Path("larder"), nil, "serve", "--config", config)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer func() { _ = proc.Kill() }()
+	ctx, cancel := context.WithTimeout(b.t.Context(), answerLimit)
+	defer cancel()
+	if err := proc.Wait(ctx); !errors.As(err, new(*exec.ExitError)) {
+		b.t.Fatalf("second daemon: ended with %v, want an exit code; it said:\n%s", err, proc.Output())
+	}
+	return proc.Output()
+}
+
 func TestSecondDaemonIsRefused(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, "larder")
 	upstream := remotestest.New(t)
 	desc := upstream.PutBlob("library/app", noise(80, 1000))
 	l := b.larder(dockerHub(upstream.URL()))
-	second := filepath.Join(b.dir, "second.toml")
-	text := "root = " + strconv.Quote(l.Root()) + "\nmirror.address = \"127.0.0.1:0\"\nadmin.address = " + strconv.Quote(filepath.Join(b.dir, "second.sock")) + "\n"
-	if err := os.WriteFile(second, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	proc, err := parts.Start(b.bin.Path("larder"), nil, "serve", "--config", second)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = proc.Kill() }()
-	ctx, cancel := context.WithTimeout(t.Context(), answerLimit)
-	defer cancel()
-	if err := proc.Wait(ctx); !errors.As(err, new(*exec.ExitError)) {
-		t.Fatalf("second daemon on one store: ended with %v, want an exit code; it said:\n%s", err, proc.Output())
-	}
-	if out := proc.Output(); !strings.Contains(out, strconv.Itoa(l.PID())) {
+	if out := refusedDaemon(b, l.Root(), filepath.Join(b.dir, "second.sock")); !strings.Contains(out, strconv.Itoa(l.PID())) {
 		t.Errorf("second daemon's message does not name pid %d of the first:\n%s", l.PID(), out)
 	}
 	if a := get(t, blobURL(l.URL, "library/app", desc.Digest)); !a.whole(desc.Digest) {
@@ -168,21 +175,9 @@ func TestAdminSocketIsNotShared(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, "larder")
 	l := b.larder("")
-	second := filepath.Join(b.dir, "second.toml")
-	text := "root = " + strconv.Quote(filepath.Join(b.dir, "other")) + "\nmirror.address = \"127.0.0.1:0\"\nadmin.address = " +
-		strconv.Quote(filepath.Join(filepath.Dir(l.Config()), "admin.sock")) + "\n"
-	if err := os.WriteFile(second, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	proc, err := parts.Start(b.bin.Path("larder"), nil, "serve", "--config", second)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = proc.Kill() }()
-	ctx, cancel := context.WithTimeout(t.Context(), answerLimit)
-	defer cancel()
-	if err := proc.Wait(ctx); !errors.As(err, new(*exec.ExitError)) || !strings.Contains(proc.Output(), "admin.address") {
-		t.Fatalf("second daemon: ended with %v and said:\n%s", err, proc.Output())
+	socket := filepath.Join(filepath.Dir(l.Config()), "admin.sock")
+	if out := refusedDaemon(b, filepath.Join(b.dir, "other"), socket); !strings.Contains(out, "admin.address") {
+		t.Errorf("second daemon's message does not name the key to change:\n%s", out)
 	}
 	run(t, l, "ls")
 }

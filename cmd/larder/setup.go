@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -153,9 +152,7 @@ func (s containerdSetup) inspect() []hosts.Finding {
 // report prints res: what was done on stdout, what is left to do on stderr.
 func (s containerdSetup) report(o *options, res setupResult, ok bool) error {
 	if s.jsonEncoded {
-		enc := json.NewEncoder(o.stdout)
-		enc.SetIndent("", "  ")
-		return enc.Encode(res)
+		return o.printJSON(res)
 	}
 	for i, f := range res.Files {
 		if i > 0 {

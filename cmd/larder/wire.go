@@ -122,21 +122,12 @@ func namesOf(cfg *config.Config, rules remotes.Rules, mirror net.Addr) (remotes.
 	}
 	names.Listed = map[string]bool{}
 	for _, r := range rules.All() {
-		names.Listed[canonicalHost(r.UpstreamRegistryURL)] = true
+		names.Listed[config.Host(r.UpstreamRegistryURL).Canonical()] = true
 	}
 	for _, route := range cfg.Routes {
-		names.Listed[canonicalHost(string(route.Registry))] = true
+		names.Listed[route.Registry.Canonical()] = true
 	}
 	return names, nil
-}
-
-// canonicalHost is for text that the configuration has validated.
-func canonicalHost(text string) string {
-	host, err := remotes.ParseHost(text)
-	if err != nil {
-		return text
-	}
-	return host
 }
 
 // ownHosts are the registry hosts that mean larder: the configured ones, and

@@ -4,6 +4,8 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+
+	"github.com/larder-project/larder/remotes"
 )
 
 // Level is the least severity that is logged.
@@ -71,9 +73,9 @@ type Deleted string
 
 // The policies for deleted tags.
 const (
-	DeletedServe  Deleted = "serve"
-	DeletedWarn   Deleted = "warn"
-	DeletedRefuse Deleted = "refuse"
+	DeletedServe  Deleted = remotes.DeletedServe
+	DeletedWarn   Deleted = remotes.DeletedWarn
+	DeletedRefuse Deleted = remotes.DeletedRefuse
 )
 
 // UnmarshalText accepts the three policies and returns

@@ -84,6 +84,15 @@ func (h *Host) UnmarshalText(text []byte) error {
 	return nil
 }
 
+// Canonical returns the form in which two spellings of a registry host are
+// equal: that of remotes.ParseHost, or h itself if that does not accept it.
+func (h Host) Canonical() string {
+	if host, err := remotes.ParseHost(string(h)); err == nil {
+		return host
+	}
+	return string(h)
+}
+
 // Endpoint is the address of an upstream as upstream.ParseEndpoint reads it:
 // [http[s]://]host[:port][/prefix].
 type Endpoint string

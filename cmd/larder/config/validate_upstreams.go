@@ -22,12 +22,12 @@ func (c *Config) checkPrivate(fs *findings) {
 func (c *Config) checkRoutes(fs *findings) {
 	own := map[string]string{}
 	for i, h := range c.Names.Own {
-		own[canonical(h)] = fmt.Sprintf("names.own[%d]", i)
+		own[h.Canonical()] = fmt.Sprintf("names.own[%d]", i)
 	}
 	first := map[string]string{}
 	for i, r := range c.Routes {
 		key := fmt.Sprintf("routes[%d].registry", i)
-		host := canonical(r.Registry)
+		host := r.Registry.Canonical()
 		switch {
 		case r.Registry == "":
 			fs.add(invalid("must be set"), key)
@@ -63,14 +63,6 @@ func (c *Config) checkUpstreams(fs *findings, key string, upstreams []Endpoint) 
 			fs.add(invalid("%q: is larder's own mirror.address, larder would ask itself", e), at, "mirror.address")
 		}
 	}
-}
-
-// canonical is the form in which two spellings of a registry host are equal.
-func canonical(h Host) string {
-	if host, err := remotes.ParseHost(string(h)); err == nil {
-		return host
-	}
-	return string(h)
 }
 
 // reaches reports whether an upstream's host is this very address.

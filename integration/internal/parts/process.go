@@ -76,9 +76,6 @@ func (p *Process) Signal(sig os.Signal) error {
 	return nil
 }
 
-// Done is closed when the program has ended.
-func (p *Process) Done() <-chan struct{} { return p.done }
-
 // Wait blocks until the program ends and returns its exit error, or until ctx
 // is done.
 func (p *Process) Wait(ctx context.Context) error {
