@@ -38,6 +38,7 @@ type Config struct {
 	Names     Names
 	Routes    Routes
 	Freshness Freshness
+	Policies  Policies
 	// Logger gets what no client hears of, such as a stale answer's reason.
 	Logger *slog.Logger
 }

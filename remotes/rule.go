@@ -40,6 +40,20 @@ type Rule struct {
 	// UpstreamRepositoryPrefix is put before the rest of the name upstream.
 	// Empty means ROOT: nothing.
 	UpstreamRepositoryPrefix string
+	// CredentialARN is the AWS Secrets Manager secret that holds the
+	// upstream's credential as ECR keeps it.
+	CredentialARN string
+	// CustomRoleARN is the IAM role that is assumed for an upstream that is a
+	// private ECR registry.
+	CustomRoleARN string
+	// RegistryID is the AWS account whose registry the rule belongs to. On
+	// ECR registry hosts of other accounts it does not hold. Empty: of any.
+	RegistryID string
+	// CredentialFile is the path of a file with the content of such a secret:
+	// larder's own.
+	CredentialFile string
+	// Settings hold for the repositories below the prefix: larder's own, too.
+	Settings Settings
 }
 
 // Validate returns every problem of the rule, each naming its field and what

@@ -62,12 +62,7 @@ func newRegistry(cfg *config.Config, store *cache.Store, mirror net.Addr, logger
 func rulesOf(cfg *config.Config) []remotes.Rule {
 	var rules []remotes.Rule
 	for _, r := range cfg.Rules {
-		rules = append(rules, remotes.Rule{
-			ECRRepositoryPrefix:      r.ECRRepositoryPrefix,
-			UpstreamRegistryURL:      r.UpstreamRegistryURL,
-			UpstreamRegistry:         r.UpstreamRegistry,
-			UpstreamRepositoryPrefix: r.UpstreamRepositoryPrefix,
-		})
+		rules = append(rules, r.Remote())
 	}
 	return rules
 }

@@ -20,7 +20,15 @@ type Client struct {
 }
 
 func newClient(ep Endpoint, g *guard, b *breaker) *Client {
-	return &Client{endpoint: ep, guard: g, breaker: b, tokens: newTokens(g)}
+	return &Client{endpoint: ep, guard: g, breaker: b, tokens: newTokens(g, Credential{})}
+}
+
+// As returns a client of the same upstream that shows one credential, and
+// nobody else's. It shares connections and breaker with c, and no tokens.
+func (c *Client) As(cred Credential) *Client {
+	own := *c
+	own.tokens = newTokens(c.guard, cred)
+	return &own
 }
 
 // Endpoint returns where the client sends its requests.

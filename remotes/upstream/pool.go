@@ -20,6 +20,9 @@ const maxClients = 512
 type Options struct {
 	// UserAgent is sent with every request. Default "larder".
 	UserAgent string
+	// Credentials finds what to show to upstreams that ask for it. Nil: larder
+	// asks anonymously.
+	Credentials Credentials
 	// Named are the endpoints that the configuration names: only these may
 	// be spoken to without TLS, or at private addresses.
 	Named []Endpoint

@@ -26,8 +26,9 @@ const tokenWaits = 3
 // tokens are what one upstream's token services gave. containerd's authorizer
 // keeps them, and would keep a failure for ever: then its keyring is replaced.
 type tokens struct {
-	client  *http.Client
-	timeout time.Duration
+	client     *http.Client
+	timeout    time.Duration
+	credential Credential
 
 	mu   sync.Mutex
 	ring *keyring // nil until it is needed
@@ -41,10 +42,11 @@ type keyring struct {
 	running singleflight.Group
 }
 
-func newTokens(g *guard) *tokens {
+func newTokens(g *guard, cred Credential) *tokens {
 	return &tokens{
-		client:  &http.Client{Transport: tokenTransport{guard: g}, CheckRedirect: checkRedirect},
-		timeout: tokenWaits * g.wait,
+		client:     &http.Client{Transport: tokenTransport{guard: g}, CheckRedirect: checkRedirect},
+		timeout:    tokenWaits * g.wait,
+		credential: cred,
 	}
 }
 
@@ -56,7 +58,13 @@ func (t *tokens) current() *keyring {
 
 func (t *tokens) locked() *keyring {
 	if t.ring == nil {
-		t.ring = &keyring{Authorizer: docker.NewDockerAuthorizer(docker.WithAuthClient(t.client))}
+		opts := []docker.AuthorizerOpt{docker.WithAuthClient(t.client)}
+		if !t.credential.IsZero() {
+			opts = append(opts, docker.WithAuthCreds(func(string) (string, string, error) {
+				return t.credential.Username, t.credential.Secret, nil
+			}))
+		}
+		t.ring = &keyring{Authorizer: docker.NewDockerAuthorizer(opts...)}
 	}
 	return t.ring
 }

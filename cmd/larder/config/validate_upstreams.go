@@ -7,7 +7,6 @@ import (
 
 	"github.com/containerd/errdefs"
 
-	"github.com/larder-project/larder/remotes"
 	"github.com/larder-project/larder/remotes/upstream"
 )
 
@@ -101,7 +100,7 @@ func ruleFindings(fs *findings, path string, r Rule) {
 		"ecr_repository_prefix": r.ECRRepositoryPrefix == "",
 		"upstream_registry_url": r.UpstreamRegistryURL == "",
 	}
-	for _, err := range each(remotes.Rule(r).Validate()) {
+	for _, err := range each(r.Remote().Validate()) {
 		field, text, _ := strings.Cut(err.Error(), ": ")
 		if unset[field] {
 			text = "must be set"
