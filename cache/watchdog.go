@@ -23,14 +23,18 @@ type watchdog struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	timer  *time.Timer
+	end    time.Time // when the timer fires
 	span   time.Duration
 	need   int64 // bytes that buy another span
 	got    int64 // bytes since the last one
 }
 
+type watchdogKey struct{}
+
 func newWatchdog(ctx context.Context, p FillPolicy) *watchdog {
 	ctx, cancel := context.WithCancelCause(ctx)
-	w := &watchdog{ctx: ctx, cancel: cancel, span: p.Stall, need: p.spanBytes()}
+	w := &watchdog{cancel: cancel, end: time.Now().Add(p.Stall), span: p.Stall, need: p.spanBytes()}
+	w.ctx = context.WithValue(ctx, watchdogKey{}, w)
 	w.timer = time.AfterFunc(p.Stall, func() {
 		cancel(&stallError{need: w.need, span: p.Stall})
 	})
@@ -42,8 +46,29 @@ func (w *watchdog) progress(n int) {
 	w.got += int64(n)
 	if w.got >= w.need {
 		w.got = 0
-		w.timer.Reset(w.span)
+		w.reset(w.span)
 	}
+}
+
+func (w *watchdog) reset(left time.Duration) {
+	w.end = time.Now().Add(left)
+	w.timer.Reset(left)
+}
+
+// Hold stops the clock that measures the speed of a fill's attempt, until
+// resume is called: for a Source that itself makes the attempt wait, such as
+// for its turn. ctx is the one that Open was called with. Both are called by
+// the goroutine that opens or reads. Without a fill it does nothing.
+func Hold(ctx context.Context) (resume func()) {
+	w, ok := ctx.Value(watchdogKey{}).(*watchdog)
+	if !ok {
+		return func() {}
+	}
+	left := time.Until(w.end)
+	if !w.timer.Stop() {
+		return func() {} // it is over
+	}
+	return func() { w.reset(left) }
 }
 
 // explain replaces "context canceled" by the reason for it.

@@ -91,7 +91,7 @@ func (r *Registry) awaitCheck(ctx context.Context, ref Reference, impatient bool
 		// not end with the client that happened to start it.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), checkTimeout)
 		defer cancel()
-		return r.check(ctx, ref)
+		return r.check(ctx, ref, impatient)
 	})
 	var expired <-chan time.Time
 	if impatient {
@@ -122,13 +122,14 @@ func (r *Registry) awaitCheck(ctx context.Context, ref Reference, impatient bool
 }
 
 // check asks upstream what a tag points to, brings the manifest, and then
-// moves the tag. On any failure the stored tag stays, and notes it.
-func (r *Registry) check(ctx context.Context, ref Reference) (Resolved, error) {
+// moves the tag. On any failure the stored tag stays, and notes it. A sparing
+// check of a stored tag asks only upstreams that have an allowance to spare.
+func (r *Registry) check(ctx context.Context, ref Reference, sparing bool) (Resolved, error) {
 	old, stored, err := r.storedTag(ref)
 	if err != nil {
 		return Resolved{}, err
 	}
-	target, source, err := r.askUpstream(ctx, ref)
+	target, source, err := r.askUpstream(ctx, ref, sparing && stored)
 	if err != nil {
 		if stored {
 			r.noteFailure(ctx, ref, err)
@@ -162,9 +163,14 @@ func (r *Registry) check(ctx context.Context, ref Reference) (Resolved, error) {
 }
 
 // askUpstream finds the first upstream that both knows the tag and gives the
-// manifest it points to.
-func (r *Registry) askUpstream(ctx context.Context, ref Reference) (target ocispec.Descriptor, source string, err error) {
+// manifest it points to. sparing passes over those that have nothing to spare.
+func (r *Registry) askUpstream(ctx context.Context, ref Reference, sparing bool) (target ocispec.Descriptor, source string, err error) {
 	err = r.eachUpstream(ctx, ref.Repository, func(c *upstream.Client) error {
+		if sparing {
+			if err := c.Spare(time.Now()); err != nil {
+				return err
+			}
+		}
 		desc, err := c.Resolve(ctx, ref.Path, ref.Tag)
 		if err != nil {
 			return err
@@ -193,9 +199,14 @@ func (r *Registry) noteFailure(ctx context.Context, ref Reference, problem error
 	if err != nil || !stored {
 		return
 	}
-	tag = r.Freshness.failed(tag, problem, time.Now())
-	r.Logger.WarnContext(ctx, "tag check failed",
-		"ref", tag.Name, "failures", tag.Failures, "next", tag.NextCheck, "err", problem)
+	if ue, ok := errors.AsType[*upstream.Error](problem); ok && ue.Unasked {
+		tag = r.Freshness.postponed(tag, ue, time.Now())
+		r.Logger.InfoContext(ctx, "tag check put off", "ref", tag.Name, "next", tag.NextCheck, "err", problem)
+	} else {
+		tag = r.Freshness.failed(tag, problem, time.Now())
+		r.Logger.WarnContext(ctx, "tag check failed",
+			"ref", tag.Name, "failures", tag.Failures, "next", tag.NextCheck, "err", problem)
+	}
 	if err := r.Store.PutTag(tag); err != nil {
 		r.Logger.ErrorContext(ctx, "tag not stored", "ref", tag.Name, "err", err)
 	}

@@ -71,6 +71,15 @@ func (f Freshness) holdsOff(t cache.Tag, now time.Time) bool {
 	return now.Before(t.NextCheck) && t.NextCheck.Sub(now) <= max(f.WindowOf(t.Name), f.Retry)
 }
 
+// postponed notes in a tag that a check was not made, because no upstream has
+// anything to spare for it. That is no failure.
+func (f Freshness) postponed(t cache.Tag, problem *upstream.Error, now time.Time) cache.Tag {
+	most := max(f.WindowOf(t.Name), f.Retry)
+	t.NextCheck = now.Add(min(problem.RetryAfter, most))
+	t.LastError = problem.Error()
+	return t
+}
+
 // failed notes a failed check in a tag.
 func (f Freshness) failed(t cache.Tag, err error, now time.Time) cache.Tag {
 	most := max(f.WindowOf(t.Name), f.Retry)

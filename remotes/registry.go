@@ -2,6 +2,7 @@ package remotes
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -113,8 +114,7 @@ func (r *Registry) eachUpstream(ctx context.Context, repo Repository, try func(*
 }
 
 // tryUpstreams tries upstreams in order until one succeeds. The error is the
-// most telling one: that all say "not found", or else the first that says
-// anything else.
+// first of the most telling ones.
 func (r *Registry) tryUpstreams(ctx context.Context, repo Repository, eps []upstream.Endpoint, try func(*upstream.Client) error) error {
 	var telling error
 	for i, ep := range eps {
@@ -126,12 +126,26 @@ func (r *Registry) tryUpstreams(ctx context.Context, repo Repository, eps []upst
 		if err == nil {
 			return nil
 		}
-		if telling == nil || errdefs.IsNotFound(telling) && !errdefs.IsNotFound(err) {
+		if telling == nil || weight(err) > weight(telling) {
 			telling = err
 		}
 		r.Logger.DebugContext(ctx, "upstream failed", "ns", repo.Host, "upstream", ep.String(), "err", err)
 	}
 	return telling
+}
+
+// weight orders the errors of several upstreams by how much they tell. "Not
+// found" counts only if all say so; that one was not even asked, only if none
+// that was asked says anything else.
+func weight(err error) int {
+	ue, ok := errors.AsType[*upstream.Error](err)
+	switch {
+	case errdefs.IsNotFound(err):
+		return 0
+	case ok && ue.Unasked:
+		return 1
+	}
+	return 2
 }
 
 // markOverdue counts a check that somebody stopped waiting for; the returned

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"math"
+	"sync"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -19,7 +20,7 @@ const blobBuffer = 64 << 10
 // body that is cut off is asked for again from there, a few times. The body
 // lives no longer than ctx; its errors are of type *Error.
 func (c *Client) Blob(ctx context.Context, repository string, dgst digest.Digest, offset int64) (body io.ReadCloser, size int64, err error) {
-	p := purpose{op: "fetch blob", object: repository + "@" + dgst.String()}
+	p := purpose{op: "fetch blob", object: repository + "@" + dgst.String(), stream: true}
 	if err := c.checkDigest(p, dgst); err != nil {
 		return nil, -1, err
 	}
@@ -37,20 +38,38 @@ func (c *Client) Blob(ctx context.Context, repository string, dgst digest.Digest
 		}
 		// containerd's client connects at the first Read. Do that now, so
 		// that a refusal is this call's error.
-		once := &endOnce{from: raw, wrap: func(err error) error { return c.failure(p, err) }}
+		once := &endOnce{from: raw, wrap: x.cut}
 		buffered := bufio.NewReaderSize(once, blobBuffer)
 		if _, err := buffered.Peek(1); err != nil && !errors.Is(err, io.EOF) {
 			return errors.Join(once.cause, raw.Close())
 		}
-		body, size = &blobBody{Reader: buffered, Closer: raw}, x.size
+		body, size = &blobBody{Reader: buffered, raw: raw, release: sync.OnceFunc(x.release)}, x.size
+		x.release = nil
 		return nil
 	})
 	return body, size, err
 }
 
+// cut is what ended a blob's body before its end.
+func (x *exchange) cut(err error) error {
+	failure := x.client.failure(x.purpose, err)
+	if failure.RetryAfter > 0 && !failure.Unasked {
+		x.noteEnd(failure) // who goes on behind a cut may be told to wait
+	}
+	return failure
+}
+
+// blobBody is a blob's body, and its place among those of its upstream.
 type blobBody struct {
 	*bufio.Reader
-	io.Closer
+	raw     io.Closer
+	release func()
+}
+
+// Close gives the place back. It may be called twice.
+func (b *blobBody) Close() error {
+	defer b.release()
+	return b.raw.Close()
 }
 
 // endOnce keeps the end of a body: containerd's reader would open it anew at

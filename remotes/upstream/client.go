@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"sync/atomic"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
@@ -16,18 +17,22 @@ type Client struct {
 	endpoint Endpoint
 	guard    *guard
 	breaker  *breaker
+	site     *site
 	tokens   *tokens
+	shown    *atomic.Pointer[string] // account of the last exchange
 }
 
-func newClient(ep Endpoint, g *guard, b *breaker) *Client {
-	return &Client{endpoint: ep, guard: g, breaker: b, tokens: newTokens(g, Credential{})}
+func newClient(ep Endpoint, g *guard, b *breaker, s *site) *Client {
+	return &Client{endpoint: ep, guard: g, breaker: b, site: s, tokens: newTokens(g, Credential{}), shown: new(atomic.Pointer[string])}
 }
 
 // As returns a client of the same upstream that shows one credential, and
-// nobody else's. It shares connections and breaker with c, and no tokens.
+// nobody else's. It shares connections, limits and breaker with c, and no
+// tokens.
 func (c *Client) As(cred Credential) *Client {
 	own := *c
 	own.tokens = newTokens(c.guard, cred)
+	own.shown = new(atomic.Pointer[string])
 	return &own
 }
 

@@ -14,10 +14,11 @@ import (
 	"golang.org/x/net/http/httpproxy"
 )
 
-// dialer connects to public addresses, and to the named hosts wherever they
-// are.
+// dialer connects to public addresses, to ECR at private ones too, and to the
+// named hosts wherever they are.
 type dialer struct {
 	public *net.Dialer
+	ecr    *net.Dialer
 	named  *net.Dialer
 	hosts  map[string]bool // host:port that the configuration names
 }
@@ -26,6 +27,7 @@ func newDialer(timeout time.Duration, hosts map[string]bool) *dialer {
 	return &dialer{
 		named:  &net.Dialer{Timeout: timeout, KeepAlive: 30 * time.Second},
 		public: &net.Dialer{Timeout: timeout, KeepAlive: 30 * time.Second, Control: refusePrivate},
+		ecr:    &net.Dialer{Timeout: timeout, KeepAlive: 30 * time.Second, Control: refuseSpecial},
 		hosts:  hosts,
 	}
 }
@@ -33,6 +35,9 @@ func newDialer(timeout time.Duration, hosts map[string]bool) *dialer {
 func (d *dialer) dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	if d.hosts[strings.ToLower(addr)] {
 		return d.named.DialContext(ctx, network, addr)
+	}
+	if mayBePrivate(addr) {
+		return d.ecr.DialContext(ctx, network, addr)
 	}
 	return d.public.DialContext(ctx, network, addr)
 }

@@ -37,10 +37,15 @@ type Error struct {
 	// RetryAfter is what upstream asked for with a 429 or 503, at most a
 	// day, 0 if nothing.
 	RetryAfter time.Duration
+	// Unasked reports that larder did not ask, because of what the upstream
+	// said of its limits. RetryAfter is what is left of the wait.
+	Unasked bool
 
 	kind error
 	text string  // one bounded line, without secrets
 	is   []error // what else errors.Is finds
+
+	elsewhere bool // it is the answer of a host behind a redirect
 }
 
 // Error reads: op object at upstream: what happened. It is one line.
@@ -72,6 +77,7 @@ func (e *Error) Reason() string {
 type statusError struct {
 	status     int
 	retryAfter time.Duration
+	header     http.Header
 	message    string // upstream's own words, bounded
 	by         string // the host, if it is not the upstream
 }
@@ -148,7 +154,10 @@ func newError(op, upstream, object string, err error) *Error {
 		err = &statusError{status: ue.StatusCode, message: ociMessage(ue.Body)}
 	}
 	if se, ok := errors.AsType[*statusError](err); ok {
-		e.Status, e.RetryAfter = se.status, se.retryAfter
+		e.Status, e.RetryAfter, e.elsewhere = se.status, se.retryAfter, se.by != "" && !isToken
+	}
+	if le, ok := errors.AsType[*limitError](err); ok {
+		e.RetryAfter, e.Unasked = le.left, true
 	}
 	e.kind = kindOf(e.Status, err)
 	e.text = oneLine(describe(err))
@@ -180,6 +189,8 @@ func kindOf(status int, err error) error {
 		return errdefs.ErrInvalidArgument
 	case errors.Is(err, docker.ErrInvalidAuthorization):
 		return errdefs.ErrPermissionDenied
+	case errors.Is(err, errdefs.ErrResourceExhausted): // a limitError
+		return errdefs.ErrResourceExhausted
 	case isWrongAnswer(err):
 		return errdefs.ErrDataLoss
 	}
@@ -208,6 +219,8 @@ func judge(ctx context.Context, e *Error, err error) verdict {
 	te, isTransport := errors.AsType[*transportError](err)
 	_, isAddress := errors.AsType[*addressError](err)
 	switch {
+	case e.Unasked:
+		return unknown
 	case e.Status >= 500:
 		return failing
 	case e.Status > 0, isAddress, !errors.Is(e.kind, errdefs.ErrUnavailable):

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/remotes"
@@ -28,6 +29,7 @@ type purpose struct {
 	op, object string
 	accept     string // sent with every request; "" leaves what containerd's client sends
 	limit      int64  // of an answer's body, however redirected; 0: its reader bounds it
+	stream     bool   // a blob's body, which may take long
 }
 
 // manifestTypes is what larder stores, and so asks for, whatever the client
@@ -50,28 +52,44 @@ type exchange struct {
 
 	failed  error        // of a request; nothing is asked after it
 	refused *statusError // the last refusal, nil if there was none
+	release func()       // gives back the exchange's place; nil once a body has taken it over
 
 	// Of the last answer; containerd's client hands on the body only.
 	size        int64 // of the whole object, -1 if not told
 	contentType string
 }
 
-// exchange runs one conversation with the upstream through the breaker, and
-// names what failed. Its errors are of type *Error.
+// exchange runs one conversation with the upstream, in a place of its own and
+// through the breaker, and names what failed. Its errors are of type *Error.
 func (c *Client) exchange(ctx context.Context, p purpose, talk func(context.Context, *exchange) error) error {
 	// containerd's client logs to the logger in its context, headers and
 	// all. Whoever gets the error logs it.
 	ctx = log.WithLogger(ctx, logrus.NewEntry(&logrus.Logger{Out: io.Discard, Level: logrus.PanicLevel}))
+	release, err := c.admit(ctx, p)
+	if err != nil {
+		return c.failure(p, err)
+	}
+	x := c.newExchange(p)
+	x.release = release
+	defer func() {
+		if x.release != nil {
+			x.release()
+		}
+	}()
 	var failure *Error
-	err := c.breaker.do(func() verdict {
-		x := c.newExchange(p)
+	err = c.breaker.do(func() verdict {
 		err := talk(ctx, x)
 		if err == nil {
+			x.noteEnd(nil)
 			return alive
 		}
 		err = x.explain(err)
 		failure = c.failure(p, err)
-		return judge(ctx, failure, err)
+		v := judge(ctx, failure, err)
+		if v != unknown {
+			x.noteEnd(failure)
+		}
+		return v
 	})
 	if err != nil {
 		failure = c.failure(p, err)
@@ -80,6 +98,24 @@ func (c *Client) exchange(ctx context.Context, p purpose, talk func(context.Cont
 		return nil // and not a nil *Error in an interface
 	}
 	return failure
+}
+
+// admit waits for a place, and sees to it that the upstream may be asked, both
+// before and after: much can be said meanwhile. That comes before the breaker,
+// which is about the upstream's failures and not our own limits.
+func (c *Client) admit(ctx context.Context, p purpose) (release func(), err error) {
+	if limit := c.forbids(p, time.Now()); limit != nil {
+		return nil, limit
+	}
+	release, err = c.site.places.take(ctx, p.stream)
+	if err != nil {
+		return nil, err
+	}
+	if limit := c.forbids(p, time.Now()); limit != nil {
+		release()
+		return nil, limit
+	}
+	return release, nil
 }
 
 func (c *Client) failure(p purpose, err error) *Error {
@@ -103,6 +139,24 @@ func (x *exchange) host() docker.RegistryHost {
 		Scheme:       x.client.endpoint.Scheme,
 		Path:         "/v2",
 		Capabilities: docker.HostCapabilityPull | docker.HostCapabilityResolve | docker.HostCapabilityReferrers,
+	}
+}
+
+// account is whose allowance the exchange spends: the one place that says so.
+func (x *exchange) account() string { return accountOf(x.client.tokens.credential) }
+
+// noteEnd takes note of how the exchange ended, nil for well.
+func (x *exchange) noteEnd(failure *Error) {
+	name := x.account()
+	x.client.shown.Store(&name)
+	x.client.site.noteEnd(name, failure, time.Now())
+}
+
+// noteHeaders takes note of what the upstream's own answers say of limits. A
+// challenge is not counted for who answers it.
+func (x *exchange) noteHeaders(req *http.Request, status int, h http.Header) {
+	if strings.EqualFold(req.URL.Host, x.client.endpoint.Host) && status != http.StatusUnauthorized {
+		x.client.site.noteHeaders(x.account(), h, time.Now())
 	}
 }
 
@@ -130,6 +184,10 @@ func (x *exchange) RoundTrip(req *http.Request) (*http.Response, error) {
 		// containerd's client would go on with another way to ask.
 		return nil, x.failed
 	}
+	if limit := x.client.site.resting(x.account(), time.Now()); limit != nil {
+		x.failed = limit
+		return nil, limit
+	}
 	if x.accept != "" {
 		req = req.Clone(req.Context())
 		req.Header.Set("Accept", x.accept)
@@ -140,11 +198,15 @@ func (x *exchange) RoundTrip(req *http.Request) (*http.Response, error) {
 		if ok && !strings.EqualFold(req.URL.Host, x.client.endpoint.Host) {
 			se.by = req.URL.Host
 		}
+		if ok {
+			x.noteHeaders(req, se.status, se.header)
+		}
 		if x.refused = se; !ok || !se.isRefusal() {
 			x.failed = err
 		}
 		return nil, err
 	}
+	x.noteHeaders(req, resp.StatusCode, resp.Header)
 	if resp.StatusCode >= 300 {
 		return resp, nil
 	}
@@ -155,6 +217,7 @@ func (x *exchange) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 		resp.Body = boundBody(resp.Body, x.limit, x.client.guard.wait)
 	}
+	resp.Body = x.client.site.meter(req.Context(), x.account(), x.stream, resp.Body)
 	x.size, x.contentType = wholeSize(resp), contentType(resp.Header)
 	return resp, nil
 }

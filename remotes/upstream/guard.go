@@ -36,7 +36,7 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	req = req.Clone(req.Context())
 	req.Header.Set("User-Agent", g.userAgent)
-	req.Header.Set("Via", g.via)
+	req.Header.Set("Via", viaOf(req.Context(), g.via))
 	// Blobs and manifests are hashed as they are: no coding may come between.
 	req.Header.Set("Accept-Encoding", "identity")
 	resp, err := g.base.RoundTrip(req)
@@ -75,6 +75,7 @@ func (g *guard) check(req *http.Request, resp *http.Response) (*http.Response, e
 		return nil, &statusError{
 			status:     code,
 			retryAfter: parseRetryAfter(resp.Header.Get("Retry-After"), time.Now()),
+			header:     resp.Header,
 			message:    ociMessage(g.readSmall(resp.Body)),
 		}
 	}

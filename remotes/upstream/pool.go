@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/tls"
 	"net/http"
@@ -34,6 +35,25 @@ type Options struct {
 	// Pause is how long an upstream is left alone after it did not answer.
 	// Default 10 s.
 	Pause time.Duration
+	// Reserve is how many pulls of an upstream's allowance are left for what is
+	// not stored; see Client.Spare. 0: none.
+	Reserve int64
+	// MaxConnections bounds how many exchanges with one upstream host run at
+	// once; a blob's lasts until its body is closed. A quarter of them is not
+	// for blobs. At least 2; 0 is no bound.
+	MaxConnections int
+	// MaxSpeed bounds, in bytes a second, all blob bodies of one upstream host
+	// together. 0 is no bound.
+	MaxSpeed int64
+	// Hosts are settings of single upstreams, by host[:port] as in an Endpoint.
+	Hosts map[string]Host
+	// Realms are the hosts that may get an upstream's credential as its token
+	// service, by the upstream's host[:port].
+	Realms map[string][]string
+	// Waits, if set, is called when larder makes a caller wait by its own
+	// bounds, with the caller's context; and what it returns, when that is
+	// over. cache.Hold is meant.
+	Waits func(context.Context) (done func())
 }
 
 func (o Options) withDefaults() Options {
@@ -57,13 +77,16 @@ func (o Options) withDefaults() Options {
 type Pool struct {
 	options   Options
 	id        string
-	transport *http.Transport
+	transport *http.Transport // for hosts without certificates of their own
+	all       *transports
 	guard     *guard
+	hosts     map[string]Host // by host:port
 	clients   *lru.Cache[Endpoint, *Client]
+	sites     *lru.Cache[string, *site] // by host:port
 }
 
-// NewPool makes a Pool. Close it. Proxies are taken from the environment as
-// it is now.
+// NewPool makes a Pool. Close it. Proxies are taken from the environment, and
+// the hosts' certificates from their files, as they are now.
 func NewPool(options Options) (*Pool, error) {
 	options = options.withDefaults()
 	named, plain := map[string]bool{}, map[string]bool{}
@@ -85,27 +108,50 @@ func NewPool(options Options) (*Pool, error) {
 	if err != nil {
 		return nil, err
 	}
-	id := "larder-" + strings.ToLower(rand.Text())
-	transport := newTransport(options, newDialer(options.DialTimeout, reachable), proxies)
+	sites, err := lru.New[string, *site](maxClients)
+	if err != nil {
+		return nil, err
+	}
+	id := idPrefix + strings.ToLower(rand.Text())
+	dialer := newDialer(options.DialTimeout, reachable)
+	build := func(cfg *tls.Config) *http.Transport { return newTransport(options, dialer, proxies, cfg) }
+	transport := build(&tls.Config{MinVersion: tls.VersionTLS12})
+	all, err := newTransports(options.Hosts, transport, build)
+	if err != nil {
+		return nil, err
+	}
 	return &Pool{
 		options:   options,
 		id:        id,
 		transport: transport,
+		all:       all,
 		guard: &guard{
-			base: transport, named: named, plain: plain, wait: options.HeaderTimeout,
+			base: all, named: named, plain: plain, wait: options.HeaderTimeout,
 			userAgent: options.UserAgent, via: "1.1 " + id,
 		},
+		hosts:   byHostPort(options.Hosts),
 		clients: clients,
+		sites:   sites,
 	}, nil
 }
 
-func newTransport(options Options, d *dialer, proxies *httpproxy.Config) *http.Transport {
+// byHostPort spells out the default ports: those of https and of http, since a
+// host's settings hold for either.
+func byHostPort(hosts map[string]Host) map[string]Host {
+	all := map[string]Host{}
+	for name, h := range hosts {
+		all[hostPort("http", name)], all[hostPort("https", name)] = h, h
+	}
+	return all
+}
+
+func newTransport(options Options, d *dialer, proxies *httpproxy.Config, cfg *tls.Config) *http.Transport {
 	proxyFor := proxies.ProxyFunc()
 	return &http.Transport{
 		Proxy:                  func(req *http.Request) (*url.URL, error) { return proxyFor(req.URL) },
 		DialContext:            d.dial,
 		TLSHandshakeTimeout:    options.HeaderTimeout,
-		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
+		TLSClientConfig:        cfg,
 		ResponseHeaderTimeout:  options.HeaderTimeout,
 		MaxResponseHeaderBytes: 64 << 10,
 		ForceAttemptHTTP2:      true,
@@ -128,10 +174,11 @@ func (p *Pool) ID() string { return p.id }
 // Client returns the client of an endpoint. It makes no connection. Of many
 // endpoints the least recently used are forgotten.
 func (p *Pool) Client(ep Endpoint) *Client {
+	s := p.site(ep) // also if the client is there: both are in use then
 	if c, ok := p.clients.Get(ep); ok {
 		return c
 	}
-	c := newClient(ep, p.guard, newBreaker(p.options.Pause))
+	c := newClient(ep, p.guard, newBreaker(p.options.Pause), s)
 	if old, ok, _ := p.clients.PeekOrAdd(ep, c); ok {
 		return old
 	}
@@ -140,4 +187,16 @@ func (p *Pool) Client(ep Endpoint) *Client {
 
 // Close closes idle connections. Running exchanges end by their contexts, and
 // token requests by their timeouts.
-func (p *Pool) Close() { p.transport.CloseIdleConnections() }
+func (p *Pool) Close() { p.all.close() }
+
+// site returns what the clients of an endpoint's host share.
+func (p *Pool) site(ep Endpoint) *site {
+	if s, ok := p.sites.Get(ep.hostPort()); ok {
+		return s
+	}
+	s := newSite(ep.Host, p.hosts[ep.hostPort()], p.options)
+	if old, ok, _ := p.sites.PeekOrAdd(ep.hostPort(), s); ok {
+		return old
+	}
+	return s
+}

@@ -177,7 +177,7 @@ func TestTokenServiceDownThenBack(t *testing.T) {
 	}{
 		"unavailable":   {remotestest.Error(503, "UNAVAILABLE", "later"), errdefs.ErrUnavailable, 503},
 		"not found":     {remotestest.Error(404, "NOT_FOUND", "no"), errdefs.ErrUnavailable, 404},
-		"rate limit":    {remotestest.TooManyRequests(7e9), errdefs.ErrResourceExhausted, 429},
+		"rate limit":    {remotestest.TooManyRequests(0), errdefs.ErrResourceExhausted, 429},
 		"forbidden":     {remotestest.Error(403, "DENIED", "no"), errdefs.ErrPermissionDenied, 403},
 		"unauthorized":  {remotestest.Error(401, "DENIED", "no"), errdefs.ErrPermissionDenied, 401},
 		"cut":           {remotestest.Abort(), errdefs.ErrUnavailable, 0},

@@ -1,0 +1,72 @@
+package upstream
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"golang.org/x/time/rate"
+)
+
+// maxAccounts bounds how many accounts are remembered for a host: pull secrets
+// can name any user.
+const maxAccounts = 64
+
+// site is what all clients of one upstream host share: the ledger of its
+// accounts, and the places and the speed that larder allows itself. It is safe
+// for concurrent use.
+type site struct {
+	host    string
+	reserve int64
+	places  places
+	speed   *rate.Limiter // of blob bodies; nil: no bound
+
+	mu       sync.Mutex // guards what follows, and the accounts' known
+	accounts *lru.Cache[string, *account]
+	alone    time.Time // nobody asks before this: a 503 with Retry-After
+}
+
+// account is one entry of a site's ledger. Counting bytes takes no lock.
+type account struct {
+	known Account // but for its Bytes
+	bytes atomic.Int64
+}
+
+func newSite(host string, own Host, o Options) *site {
+	accounts, _ := lru.New[string, *account](maxAccounts) // fails only for a size below 1
+	if own.MaxConnections == 0 {
+		own.MaxConnections = o.MaxConnections
+	}
+	if own.MaxSpeed == 0 {
+		own.MaxSpeed = o.MaxSpeed
+	}
+	return &site{
+		host: host, reserve: o.Reserve, accounts: accounts,
+		places: newPlaces(own.MaxConnections, o.Waits), speed: newSpeed(own.MaxSpeed),
+	}
+}
+
+// known is what is known of an account, and until when nobody asks. It makes
+// no entry.
+func (s *site) known(name string) (known Account, alone time.Time) {
+	a, ok := s.accounts.Get(name)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if ok {
+		known = a.known
+	}
+	return known, s.alone
+}
+
+// account returns the entry of an account, a new one if it has none.
+func (s *site) account(name string) *account {
+	if a, ok := s.accounts.Get(name); ok {
+		return a
+	}
+	a := &account{known: Account{Host: s.host, Account: name}}
+	if old, ok, _ := s.accounts.PeekOrAdd(name, a); ok {
+		return old
+	}
+	return a
+}
