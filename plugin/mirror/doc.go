@@ -15,7 +15,7 @@
 // a request of larder's own: containerd takes each as "next host". It is never
 // 429, which containerd repeats five times at once, and never a redirect.
 // (TestRefusals, TestMalformedRequests, TestHungUpstream,
-// TestUnknownSizeArrivesLate, TestLoopIsRefused)
+// TestUnknownSizeArrivesLate, TestLoopIsRefused, TestLoopOverTwo)
 //
 // HEAD has the headers of GET; a range may be asked for of a blob that is
 // still arriving, too; of several ranges at once the whole is sent.

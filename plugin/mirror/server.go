@@ -91,6 +91,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) (request, error) 
 		}
 		return request{}, err
 	}
+	r = r.WithContext(remotes.WithVia(r.Context(), r.Header.Values("Via")))
 	req, err := parseRequest(r.URL)
 	if err != nil {
 		return req, err
