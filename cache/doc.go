@@ -25,7 +25,7 @@
 // without them. It ends when it is complete, when its Source fails, when it
 // is slower than its [FillPolicy] allows, when the disk fails, or when the
 // store is closed. (TestFillOneSource, TestFillOutlivesReaders,
-// TestFillReaders, TestFillStalls, TestFillClose, TestFillStress)
+// TestFillReaders, TestFillStalls, TestHold, TestFillClose, TestFillStress)
 //
 // Progress is kept. A fill that ended early leaves its ingest; the next fill
 // of the digest hashes what is there and asks the Source for the rest. If

@@ -15,6 +15,16 @@
 // all while another check on that registry host is overdue.
 // (TestWindow, TestStaleOnAnyFailure, TestDeadUpstreamCostsOneWait)
 //
+// A check is not made from the last few pulls that an upstream allows, nor while
+// it wants to be left alone: the stored image is served, and the check put off
+// until then, or for a window. Those pulls are for what is not stored; with
+// none left the next upstream of the route is asked. (TestTenThousandPulls,
+// TestPostponedAtMostForWindow, TestLastPullsAreForMisses,
+// TestLimitedUpstreamIsPassedOver)
+//
+// Manifests are asked for by HEAD once for a tag, blobs never.
+// (TestPullMethods)
+//
 // A tag moves only to a manifest that is in the store. (TestMovedTagAfterWindow,
 // TestMovedTagToUnavailableManifest)
 //
@@ -32,7 +42,7 @@
 // The upstreams of a registry host are tried in the order of its route; of
 // their errors the most telling one is returned. One whose bytes did not make
 // a blob comes last for that blob. (TestRouteFallsThrough,
-// TestMostTellingErrorWins, TestNextUpstreamAfterBadBytes)
+// TestMostTellingErrorWins, TestUnaskedTellsLess, TestNextUpstreamAfterBadBytes)
 //
 // A stored manifest that lost its digest, or a blob whose file has not the size
 // it was published with, is thrown away and fetched again.

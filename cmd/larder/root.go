@@ -65,7 +65,7 @@ are.`,
 	root.AddCommand(
 		newServeCommand(o), newConfigCommand(o), newSetupCommand(o), newPullCommand(o), newListCommand(o),
 		newShowCommand(o), newRemoveCommand(o), newRefreshCommand(o), newPinCommand(o), newUnpinCommand(o),
-		newVersionCommand(o),
+		newStatusCommand(o), newVersionCommand(o),
 	)
 	checkArgsAsUsage(root)
 	return root

@@ -44,13 +44,15 @@ func newRegistry(cfg *config.Config, store *cache.Store, mirror net.Addr, logger
 	if err != nil {
 		return nil, err
 	}
-	pool, err := upstream.NewPool(upstream.Options{
+	opts := upstream.Options{
 		UserAgent:     "larder/" + version,
 		Named:         named,
 		DialTimeout:   time.Duration(cfg.Upstream.DialTimeout),
 		HeaderTimeout: time.Duration(cfg.Upstream.HeaderTimeout),
 		Pause:         time.Duration(cfg.Upstream.Pause),
-	})
+	}
+	setLimits(&opts, cfg.Upstream)
+	pool, err := upstream.NewPool(opts)
 	if err != nil {
 		return nil, err
 	}

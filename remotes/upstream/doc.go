@@ -11,7 +11,16 @@
 // environment names resolves by itself: behind one, only literal addresses
 // are checked. (TestGuardRefusesPrivate, TestIsPublic, TestPlainOnlyWhereNamed,
 // TestRedirectToPrivateAddress, TestRealmAtPrivateAddress, TestEnvironmentProxy,
-// TestLiteralAddressBehindProxy)
+// TestLiteralAddressBehindProxy, TestIPv6)
+//
+// ECR's own names, in TLS, may be at private addresses too, where a VPC has
+// interface endpoints; never at loopback, link-local or metadata addresses.
+// (TestMayBePrivate, TestECRAtPrivateAddress)
+//
+// Whom it trusts. A host's CA and client certificate are for that host and
+// port: not for where it redirects to, and not for a proxy.
+// (TestHostCertificates, TestHostCAIsAdded, TestHostFiles,
+// TestHostCertificatesThroughProxy)
 //
 // Who gets credentials. A credential goes to the origin it was made for: it
 // is dropped on a redirect to any other scheme, host or port. At most five
@@ -31,6 +40,20 @@
 // (TestTooManyRequestsIsAskedOnce, TestServerErrorIsAskedOnce,
 // TestTimeoutIsAskedOnce, TestBlobResumes, TestUnauthorizedForever)
 //
+// How much it asks. An upstream that asked to be left alone, by 429 or 503 with
+// Retry-After, gets no request before that time; with nothing left of its
+// allowance it is asked for blobs only, and with little left not for what a
+// caller can do without (Client.Spare). What is known of it is in the ledger,
+// which is bounded. (TestRetryAfterIsKept, TestRetryAfterOfOthers,
+// TestMaintenanceIsBounded, TestSpare, TestParseAllowance, TestLedgerCounts,
+// TestLedgerAccounts, TestWindowEnd, TestLedgerIsBounded)
+//
+// How much at a time. Exchanges and the speed of blobs are bounded for each
+// host. What is short never waits behind blobs, one host never behind another,
+// and waiting is no failure of the upstream. (TestConnectionsAreBounded,
+// TestPlacesComeBack, TestHostOverridesBounds, TestSpeedIsShared,
+// TestSpeedOfClient)
+//
 // Whom it leaves alone. An upstream that is silent once, or fails five times
 // in a row, is left alone for a pause; then one exchange tries it. A caller
 // that leaves says nothing of the upstream. (TestBreakerOpensOnSilence,
@@ -42,7 +65,8 @@
 // TestTokenServiceDownThenBack)
 //
 // How larder knows itself. Every request carries a Via header with the Pool's
-// ID. (TestViaOnEveryRequest)
+// ID, behind those of the larders before it. (TestViaOnEveryRequest,
+// TestViaIsPassedOn)
 //
 // What errors say. Errors are of type *Error; errors.Is finds errdefs' kinds
 // in them. Their text is one bounded line, with no URL beyond its host.

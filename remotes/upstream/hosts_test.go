@@ -221,7 +221,7 @@ func TestHostFiles(t *testing.T) {
 
 // TestHostCertificatesThroughProxy tunnels to a host with a CA of its own; a
 // proxy that would be shown the client certificate is refused.
-func TestHostCertificatesThroughProxy(t *testing.T) { //nolint:paralleltest // sets the environment
+func TestHostCertificatesThroughProxy(t *testing.T) {
 	reg, _ := withImage(t, remotestest.WithTLS())
 	ca := newAuthority(t, "ca")
 	file := ca.write("ca.pem", &pem.Block{Type: "CERTIFICATE", Bytes: certificateOf(t, reg)})

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/larder-project/larder/remotes"
+	"github.com/larder-project/larder/remotes/upstream"
 )
 
 // Status says who answers.
@@ -16,6 +17,8 @@ type Status struct {
 	Root    string    `json:"root"`
 	// Mirror is the mirror's URL.
 	Mirror string `json:"mirror"`
+	// Upstreams are what is known of the upstreams that were asked since then.
+	Upstreams []upstream.Account `json:"upstreams,omitempty"`
 }
 
 // PullRequest asks for an image with all its blobs.

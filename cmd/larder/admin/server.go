@@ -30,7 +30,7 @@ type server struct {
 func NewHandler(registry *remotes.Registry, status Status, logger *slog.Logger) http.Handler {
 	s := &server{registry: registry, status: status, logger: logger}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/status", s.answer(func(*http.Request) (any, error) { return s.status, nil }))
+	mux.HandleFunc("GET /v1/status", s.answer(s.daemon))
 	mux.HandleFunc("GET /v1/images", s.answer(s.images))
 	mux.HandleFunc("GET /v1/image", s.answer(s.image))
 	mux.HandleFunc("DELETE /v1/image", s.answer(s.remove))
@@ -39,6 +39,12 @@ func NewHandler(registry *remotes.Registry, status Status, logger *slog.Logger) 
 	mux.HandleFunc("DELETE /v1/pin", s.answer(s.unpin))
 	mux.HandleFunc("POST /v1/pull", s.pull)
 	return mux
+}
+
+func (s *server) daemon(*http.Request) (any, error) {
+	status := s.status
+	status.Upstreams = s.registry.Pool.Ledger()
+	return status, nil
 }
 
 // answer makes a handler of a function that returns what to encode.

@@ -121,6 +121,39 @@ type Upstream struct {
 	// Hosts at private addresses (host[:port], or http://host[:port]) that
 	// upstreams may redirect to or name as token realm.
 	Private []Endpoint `toml:"private"`
+	// Pulls that are left of what a registry says it still allows (100 in six
+	// hours, say) for images that are not stored: with no more than these no
+	// tag is checked.
+	Reserve int `toml:"reserve"`
+	// Requests to one upstream at a time, a running download being one. A
+	// quarter is kept for what is not a blob. At least 2; 0: any number.
+	MaxConnections int `toml:"max_connections"`
+	// Bytes per second of all downloads from one upstream together. At least
+	// twice fill.min_speed; 0B: any speed.
+	MaxSpeed Size `toml:"max_speed"`
+	// Settings of single upstreams.
+	Hosts []UpstreamHost `toml:"hosts,omitempty"`
+}
+
+// UpstreamHost says how one upstream is spoken to.
+type UpstreamHost struct {
+	// host[:port] as in an upstream of [[routes]].
+	Host Host `toml:"host"`
+	// PEM file of certificates that may sign this host's, besides the
+	// system's. They hold for no other host. Read at start.
+	CAFile Path `toml:"ca_file,omitempty"`
+	// PEM file with the certificate that is shown to this host and port only.
+	// Read at start.
+	ClientCertFile Path `toml:"client_cert_file,omitempty"`
+	// PEM file with its key.
+	ClientKeyFile Path `toml:"client_key_file,omitempty"`
+	// Hosts that may get this host's credential as its token service, besides
+	// itself.
+	Realms []Host `toml:"realms,omitempty"`
+	// As in [upstream], for this host. 0: as there.
+	MaxConnections int `toml:"max_connections,omitempty"`
+	// As in [upstream], for this host. 0B: as there.
+	MaxSpeed Size `toml:"max_speed,omitempty"`
 }
 
 // Shutdown says how the daemon ends.

@@ -31,10 +31,12 @@ func Default() Config {
 			Attempts: 5,
 		},
 		Upstream: Upstream{
-			DialTimeout:   Duration(2 * time.Second),
-			HeaderTimeout: Duration(10 * time.Second),
-			Pause:         Duration(10 * time.Second),
-			Private:       []Endpoint{},
+			DialTimeout:    Duration(2 * time.Second),
+			HeaderTimeout:  Duration(10 * time.Second),
+			Pause:          Duration(10 * time.Second),
+			Private:        []Endpoint{},
+			Reserve:        5,
+			MaxConnections: 32,
 		},
 		Shutdown: Shutdown{Timeout: Duration(20 * time.Second)},
 	}

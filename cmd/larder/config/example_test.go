@@ -72,6 +72,11 @@ func TestExampleUncommented(t *testing.T) {
 func sample() Config {
 	c := Default()
 	c.Freshness.Tags = []Tag{{Match: "*:latest", Window: Duration(time.Hour)}}
+	c.Upstream.Hosts = []UpstreamHost{{
+		Host: "registry.corp:5000", CAFile: "/etc/larder/corp-ca.pem",
+		ClientCertFile: "/etc/larder/client.pem", ClientKeyFile: "/etc/larder/client.key",
+		Realms: []Host{"auth.corp"}, MaxConnections: 8, MaxSpeed: 20 << 20,
+	}}
 	c.Routes = []Route{{Registry: "docker.io", Upstreams: []Endpoint{"http://127.0.0.1:5000", "registry-1.docker.io"}}}
 	c.Rules = []Rule{{
 		ECRRepositoryPrefix:      "docker-hub",

@@ -100,6 +100,17 @@ dial_timeout = "1s"
 header_timeout = "1m"
 pause = "1s"
 private = ["http://10.0.0.1:5000", "registry.corp"]
+reserve = 0
+max_connections = 4
+max_speed = "10MiB"
+[[upstream.hosts]]
+host = "[::1]:5000"
+ca_file = "/ca.pem"
+client_cert_file = "/cert.pem"
+client_key_file = "/key.pem"
+realms = ["auth.corp", "auth.corp:444"]
+max_connections = 2
+max_speed = "4MiB"
 [shutdown]
 timeout = "0s"
 [[routes]]
@@ -125,10 +136,16 @@ upstream_registry_url = "registry-1.docker.io"
 		},
 		Fill: Fill{Stall: Duration(time.Second), MinSpeed: 3 << 19, Attempts: 16},
 		Upstream: Upstream{
-			DialTimeout:   Duration(time.Second),
-			HeaderTimeout: Duration(time.Minute),
-			Pause:         Duration(time.Second),
-			Private:       []Endpoint{"http://10.0.0.1:5000", "registry.corp"},
+			DialTimeout:    Duration(time.Second),
+			HeaderTimeout:  Duration(time.Minute),
+			Pause:          Duration(time.Second),
+			Private:        []Endpoint{"http://10.0.0.1:5000", "registry.corp"},
+			MaxConnections: 4,
+			MaxSpeed:       10 << 20,
+			Hosts: []UpstreamHost{{
+				Host: "[::1]:5000", CAFile: "/ca.pem", ClientCertFile: "/cert.pem", ClientKeyFile: "/key.pem",
+				Realms: []Host{"auth.corp", "auth.corp:444"}, MaxConnections: 2, MaxSpeed: 4 << 20,
+			}},
 		},
 		Routes: []Route{{Registry: "docker.io", Upstreams: []Endpoint{"http://127.0.0.1:5000", "registry-1.docker.io"}}},
 		Rules:  []Rule{{ECRRepositoryPrefix: "docker-hub", UpstreamRegistryURL: "registry-1.docker.io", UpstreamRepositoryPrefix: "ROOT"}},

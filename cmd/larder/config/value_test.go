@@ -177,6 +177,10 @@ func TestWarnings(t *testing.T) {
 		if strings.Contains(got, "s3cret") {
 			t.Errorf("%q: the secret is in %q", file, got)
 		}
+		c.Mirror.SecretFile, c.Upstream.Hosts = "", []UpstreamHost{{}, {ClientKeyFile: Path(file)}}
+		if key := strings.Join(c.Warnings(), "\n"); key != strings.Replace(got, "mirror.secret_file", "upstream.hosts[1].client_key_file", 1) {
+			t.Errorf("%q as a key: got %q", file, key)
+		}
 	}
 }
 

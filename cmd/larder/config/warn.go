@@ -17,21 +17,31 @@ func (c *Config) Warnings() []string {
 	if volatile(string(c.Root)) {
 		all = append(all, fmt.Sprintf("root: %q is in memory (tmpfs), the store is lost at reboot", c.Root))
 	}
-	if c.Mirror.SecretFile == "" {
-		return all
-	}
-	info, err := os.Stat(string(c.Mirror.SecretFile))
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		all = append(all, fmt.Sprintf("mirror.secret_file: %q does not exist", c.Mirror.SecretFile))
-	case err != nil:
-		all = append(all, fmt.Sprintf("mirror.secret_file: %q: %v", c.Mirror.SecretFile, reason(err)))
-	case info.IsDir():
-		all = append(all, fmt.Sprintf("mirror.secret_file: %q is a folder", c.Mirror.SecretFile))
-	case info.Mode().Perm()&0o077 != 0:
-		all = append(all, fmt.Sprintf("mirror.secret_file: %q has mode %#o, other users can read or change it; use 0600", c.Mirror.SecretFile, info.Mode().Perm()))
+	all = append(all, secretWarnings("mirror.secret_file", c.Mirror.SecretFile)...)
+	for i, h := range c.Upstream.Hosts {
+		all = append(all, secretWarnings(fmt.Sprintf("upstream.hosts[%d].client_key_file", i), h.ClientKeyFile)...)
 	}
 	return all
+}
+
+// secretWarnings says what is wrong with a file that only larder's user should
+// read. Empty is no file.
+func secretWarnings(key string, file Path) []string {
+	if file == "" {
+		return nil
+	}
+	info, err := os.Stat(string(file))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return []string{fmt.Sprintf("%s: %q does not exist", key, file)}
+	case err != nil:
+		return []string{fmt.Sprintf("%s: %q: %v", key, file, reason(err))}
+	case info.IsDir():
+		return []string{fmt.Sprintf("%s: %q is a folder", key, file)}
+	case info.Mode().Perm()&0o077 != 0:
+		return []string{fmt.Sprintf("%s: %q has mode %#o, other users can read or change it; use 0600", key, file, info.Mode().Perm())}
+	}
+	return nil
 }
 
 // volatile reports whether a folder, or the nearest one above it that exists,

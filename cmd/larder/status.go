@@ -1,0 +1,96 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+
+	"github.com/larder-project/larder/cmd/larder/admin"
+	"github.com/larder-project/larder/remotes/upstream"
+)
+
+func newStatusCommand(o *options) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show the running daemon and its upstreams",
+		Long: `Shows who answers, and what is known of the upstreams that were asked since the
+daemon started: how often they answered, limited (429) or failed, what was received,
+and how many pulls a registry says are LEFT of how many, until when at the latest.
+"left alone" is an upstream that asked for it with 429 or 503: it gets no request
+before that time.`,
+		Example: `  larder status
+  larder status --json | jq '.upstreams[] | select(.host == "registry-1.docker.io") | .remaining'`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, err := o.client()
+			if err != nil {
+				return err
+			}
+			status, err := client.Status(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return o.printJSON(status)
+			}
+			return printStatus(o.stdout, status, time.Now())
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func printStatus(w io.Writer, s admin.Status, now time.Time) error {
+	fmt.Fprintf(w, "larder %s, process %d, up %s\nmirror %s\nstore %s\n", s.Version, s.PID, now.Sub(s.Started).Round(time.Second), s.Mirror, s.Root)
+	if len(s.Upstreams) == 0 {
+		_, err := fmt.Fprintln(w, "no upstream was asked yet")
+		return err
+	}
+	fmt.Fprintln(w)
+	tw := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
+	fmt.Fprintln(tw, "UPSTREAM\tACCOUNT\tANSWERS\tLIMITED\tFAILED\tRECEIVED\tLEFT\tUNTIL")
+	for _, a := range s.Upstreams {
+		n := a.Answers
+		fmt.Fprintf(tw, "%s\t%s\t%d\t%d\t%d\t%s\t%s\t%s\n", a.Host, a.Account, n.OK+n.NotFound+n.Refused+n.Limited+n.Failed,
+			n.Limited, n.Failed, humanize.IBytes(uint64(a.Bytes)), leftOf(a, now), untilOf(a, now))
+	}
+	return tw.Flush()
+}
+
+// leftOf says how many pulls are left of how many; "-" if nobody said so, or
+// the window is over.
+func leftOf(a upstream.Account, now time.Time) string {
+	if a.Remaining == nil || !a.WindowEnd.IsZero() && !a.WindowEnd.After(now) {
+		return "-"
+	}
+	if a.Limit == nil {
+		return fmt.Sprint(*a.Remaining)
+	}
+	return fmt.Sprintf("%d of %d", *a.Remaining, *a.Limit)
+}
+
+// untilOf says until when an upstream is left alone, or else when its window
+// ends.
+func untilOf(a upstream.Account, now time.Time) string {
+	switch {
+	case a.AloneUntil.After(now):
+		return "left alone until " + clock(a.AloneUntil, now)
+	case a.WindowEnd.After(now):
+		return clock(a.WindowEnd, now)
+	}
+	return "-"
+}
+
+// clock is a time of today without its date.
+func clock(t, now time.Time) string {
+	t = t.Local()
+	if t.YearDay() == now.Local().YearDay() {
+		return t.Format(time.TimeOnly)
+	}
+	return t.Format(time.DateTime)
+}

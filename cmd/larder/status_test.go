@@ -1,0 +1,186 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/pem"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/larder-project/larder/cmd/larder/admin"
+	"github.com/larder-project/larder/cmd/larder/config"
+	"github.com/larder-project/larder/remotes/remotestest"
+	"github.com/larder-project/larder/remotes/upstream"
+)
+
+// TestStatus reads what the verb tells of an upstream that limits, before and
+// after.
+func TestStatus(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t)
+	out := d.mustLarder(t, "status")
+	for _, want := range []string{fmt.Sprintf("larder %s, process %d, up ", version, os.Getpid()), "mirror " + d.mirror, "store /", "no upstream was asked yet"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("status does not say %q:\n%s", want, out)
+		}
+	}
+	d.registry.PutImage("library/app", "1", remotestest.Build(remotestest.ImageSpec{Seed: 1, Layers: []int64{4096}}))
+	d.registry.Fault(remotestest.Manifests(), func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		w.Header().Set("ratelimit-limit", "100;w=21600")
+		w.Header().Set("ratelimit-remaining", "76;w=21600")
+		next.ServeHTTP(w, r)
+	})
+	d.mustLarder(t, "pull", "app:1")
+	d.larder(t, "pull", "nope")
+	d.registry.Fault(remotestest.Any(), remotestest.TooManyRequests(time.Hour))
+	d.larder(t, "pull", "app:2")
+	code, _, stderr := d.larder(t, "pull", "app:3")
+	if code != exitFailure || !strings.Contains(stderr, "upstream answered 429 and asked to be left alone until") {
+		t.Errorf("pull from a limited upstream: exit %d, %s", code, stderr)
+	}
+	s := decodeJSON[admin.Status](t, d.mustLarder(t, "status", "--json"))
+	if len(s.Upstreams) != 1 || s.PID != os.Getpid() || s.Mirror != d.mirror {
+		t.Fatalf("status is %+v", s)
+	}
+	a := s.Upstreams[0]
+	if want := (upstream.Answers{OK: 4, NotFound: 1, Limited: 1}); a.Answers != want || a.Host != d.registry.Host() || *a.Remaining != 76 || a.Bytes < 4096 {
+		t.Errorf("upstream is %+v, want answers %+v", a, want)
+	}
+	row := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(a.Host) + ` +anonymous +6 +1 +0 +[\d.]+ KiB +76 of 100 +left alone until \d`)
+	if out := d.mustLarder(t, "status"); !row.MatchString(out) {
+		t.Errorf("status prints\n%s", out)
+	}
+	if out := d.mustLarder(t, "version", "--json"); strings.Contains(out, "upstreams") {
+		t.Errorf("version prints\n%s", out)
+	}
+	d.stop()
+	if code, _, stderr := d.larder(t, "status"); code != exitFailure || !strings.Contains(stderr, "larder serve") {
+		t.Errorf("status without a daemon: exit %d, %s", code, stderr)
+	}
+}
+
+// TestStatusTable has what a registry says, and what is over.
+func TestStatusTable(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 3, 4, 12, 0, 0, 0, time.Local)
+	n := func(v int64) *int64 { return &v }
+	var out bytes.Buffer
+	err := printStatus(&out, admin.Status{Version: "1", PID: 7, Started: now.Add(-90 * time.Minute), Mirror: "m", Root: "/r", Upstreams: []upstream.Account{
+		{Host: "a", Account: "u", Remaining: n(3), WindowEnd: now.Add(time.Hour), Answers: upstream.Answers{OK: 1, NotFound: 2, Refused: 3, Limited: 4, Failed: 5}, Bytes: 2048},
+		{Host: "b", Account: "u", Remaining: n(3), Limit: n(9), WindowEnd: now.Add(24 * time.Hour)},
+		{Host: "c", Account: "u", Remaining: n(3), Limit: n(9), WindowEnd: now.Add(-time.Second), AloneUntil: now.Add(-time.Second)},
+		{Host: "d", Account: "u", AloneUntil: now.Add(time.Minute)},
+	}}, now)
+	want := `larder 1, process 7, up 1h30m0s
+mirror m
+store /r
+
+UPSTREAM   ACCOUNT   ANSWERS   LIMITED   FAILED   RECEIVED   LEFT     UNTIL
+a          u         15        4         5        2.0 KiB    3        13:00:00
+b          u         0         0         0        0 B        3 of 9   2026-03-05 12:00:00
+c          u         0         0         0        0 B        -        -
+d          u         0         0         0        0 B        -        left alone until 12:01:00
+`
+	if err != nil || out.String() != want {
+		t.Errorf("got\n%s%v\nwant\n%s", out.String(), err, want)
+	}
+}
+
+// TestUpstreamHost: settings for Docker Hub reach the host that is asked.
+func TestUpstreamHost(t *testing.T) {
+	t.Parallel()
+	var opts upstream.Options
+	cfg := config.Default().Upstream
+	cfg.Hosts = []config.UpstreamHost{
+		{Host: "docker.io", MaxConnections: 4, Realms: []config.Host{"Auth.docker.io"}},
+		{Host: "Registry.Corp:5000", CAFile: "/ca", ClientCertFile: "/c", ClientKeyFile: "/k", MaxSpeed: 5},
+	}
+	setLimits(&opts, cfg)
+	hub, corp := opts.Hosts["registry-1.docker.io"], opts.Hosts["registry.corp:5000"]
+	if hub.MaxConnections != 4 || opts.Realms["registry-1.docker.io"][0] != "auth.docker.io" || opts.MaxConnections != 32 || opts.Reserve != 5 || opts.Waits == nil {
+		t.Errorf("got %+v", opts)
+	}
+	if want := (upstream.Host{CAFile: "/ca", ClientCertFile: "/c", ClientKeyFile: "/k", MaxSpeed: 5}); corp != want {
+		t.Errorf("got %+v, want %+v", corp, want)
+	}
+}
+
+// TestIPv6Registry pulls an image of a registry at [::1], which needs a CA of
+// its own, by name, by rule and through the mirror.
+func TestIPv6Registry(t *testing.T) {
+	t.Parallel()
+	var lc net.ListenConfig
+	ln, err := lc.Listen(t.Context(), "tcp6", "[::1]:0")
+	if err != nil {
+		t.Skipf("this machine has no IPv6 loopback: %v", err)
+	}
+	d := startDaemon(t)
+	d.stop()
+	img := remotestest.Build(remotestest.ImageSpec{Seed: 1, Layers: []int64{4096}})
+	d.registry.PutImage("team/app", "1", img)
+	to, err := url.Parse(d.registry.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := httptest.NewUnstartedServer(httputil.NewSingleHostReverseProxy(to))
+	s.Listener.Close()
+	s.Listener = ln
+	s.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
+	s.StartTLS() // its certificate is for ::1, too
+	t.Cleanup(s.Close)
+	ca := filepath.Join(filepath.Dir(d.config), "ca.pem")
+	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	host := ln.Addr().String()
+	f, err := os.OpenFile(d.config, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintf(f, "[[rules]]\necr_repository_prefix = \"six\"\nupstream_registry_url = %q\n[[upstream.hosts]]\nhost = %q\nca_file = %q\n", host, host, ca)
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	d.run(t)
+	d.mustLarder(t, "pull", host+"/team/app:1")
+	if out := d.mustLarder(t, "ls", "-q"); out != host+"/team/app:1\n" {
+		t.Errorf("ls prints %q", out)
+	}
+	asked := len(d.registry.Requests())
+	for _, path := range []string{"team/app/manifests/1?ns=" + url.QueryEscape(host), "six/team/app/manifests/1"} {
+		if status, digest := headOf(t, d.mirror+"/v2/"+path); status != http.StatusOK || digest != img.Root.Digest.String() {
+			t.Errorf("%s: %d, %s", path, status, digest)
+		}
+	}
+	if n := len(d.registry.Requests()); n != asked {
+		t.Errorf("the registry was asked %d more times: not one entry", n-asked)
+	}
+}
+
+func headOf(t *testing.T, url string) (status int, digest string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodHead, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	return resp.StatusCode, resp.Header.Get("Docker-Content-Digest")
+}
