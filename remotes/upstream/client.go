@@ -17,17 +17,24 @@ type Client struct {
 	guard    *guard
 	breaker  *breaker
 	tokens   *tokens
+
+	credentials Credentials
 }
 
-func newClient(ep Endpoint, g *guard, b *breaker) *Client {
-	return &Client{endpoint: ep, guard: g, breaker: b, tokens: newTokens(g, Credential{})}
+func newClient(ep Endpoint, g *guard, b *breaker, o Options) *Client {
+	c := &Client{endpoint: ep, guard: g, breaker: b, tokens: newTokens(g, newRealms(ep, o.Realms)), credentials: o.Credentials}
+	if c.credentials == nil {
+		c.credentials = onlyThis(Credential{})
+	}
+	return c
 }
 
 // As returns a client of the same upstream that shows one credential, and
-// nobody else's. It shares connections and breaker with c, and no tokens.
+// nobody else's. It shares connections, breaker and what the upstream asks for
+// with c, and tokens only with those who show the same credential.
 func (c *Client) As(cred Credential) *Client {
 	own := *c
-	own.tokens = newTokens(c.guard, cred)
+	own.credentials = onlyThis(cred)
 	return &own
 }
 
@@ -37,7 +44,7 @@ func (c *Client) Endpoint() Endpoint { return c.endpoint }
 // Resolve asks what a tag points to, by HEAD. The descriptor is upstream's
 // word, its size at most MaxManifestSize.
 func (c *Client) Resolve(ctx context.Context, repository, tag string) (ocispec.Descriptor, error) {
-	p := purpose{op: "resolve", object: repository + ":" + tag, accept: manifestTypes(), limit: MaxManifestSize}
+	p := purpose{op: "resolve", object: repository + ":" + tag, repository: repository, accept: manifestTypes(), limit: MaxManifestSize}
 	var desc ocispec.Descriptor
 	err := c.exchange(ctx, p, func(ctx context.Context, x *exchange) (err error) {
 		_, desc, err = x.resolver.Resolve(ctx, c.name(repository)+":"+tag)
@@ -52,7 +59,7 @@ func (c *Client) Resolve(ctx context.Context, repository, tag string) (ocispec.D
 // Manifest fetches a manifest or index by digest and checks it. contentType
 // is what upstream called it, in lower case and without parameters.
 func (c *Client) Manifest(ctx context.Context, repository string, dgst digest.Digest) (data []byte, contentType string, err error) {
-	p := purpose{op: "fetch manifest", object: repository + "@" + dgst.String(), accept: manifestTypes(), limit: MaxManifestSize}
+	p := purpose{op: "fetch manifest", object: repository + "@" + dgst.String(), repository: repository, accept: manifestTypes(), limit: MaxManifestSize}
 	if err := c.checkDigest(p, dgst); err != nil {
 		return nil, "", err
 	}

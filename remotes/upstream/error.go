@@ -13,7 +13,6 @@ import (
 	"time"
 	"unicode"
 
-	"github.com/containerd/containerd/v2/core/remotes/docker"
 	remoteerrors "github.com/containerd/containerd/v2/core/remotes/errors"
 	"github.com/containerd/errdefs"
 	"github.com/failsafe-go/failsafe-go/circuitbreaker"
@@ -74,6 +73,7 @@ type statusError struct {
 	retryAfter time.Duration
 	message    string // upstream's own words, bounded
 	by         string // the host, if it is not the upstream
+	note       string // what the credential has to do with it, if anything
 }
 
 func (e *statusError) Error() string {
@@ -82,8 +82,11 @@ func (e *statusError) Error() string {
 		by = e.by
 	}
 	text := strings.TrimSpace(fmt.Sprintf("%s answered %d %s", by, e.status, http.StatusText(e.status)))
-	if e.message != "" {
-		text += ": " + e.message
+	// The message is last: it may be cut.
+	for _, more := range []string{e.note, e.message} {
+		if more != "" {
+			text += ": " + more
+		}
 	}
 	return text
 }
@@ -153,7 +156,7 @@ func newError(op, upstream, object string, err error) *Error {
 	e.kind = kindOf(e.Status, err)
 	e.text = oneLine(describe(err))
 	if isToken {
-		e.text = oneLine("no token: " + describe(err))
+		e.text = oneLine("no token: " + strings.TrimPrefix(te.note+": ", ": ") + describe(err))
 		if !errors.Is(e.kind, errdefs.ErrPermissionDenied) && !errors.Is(e.kind, errdefs.ErrResourceExhausted) {
 			e.kind = errdefs.ErrUnavailable // a token service has no images to miss
 		}
@@ -178,8 +181,6 @@ func kindOf(status int, err error) error {
 	switch {
 	case errors.Is(err, errdefs.ErrInvalidArgument):
 		return errdefs.ErrInvalidArgument
-	case errors.Is(err, docker.ErrInvalidAuthorization):
-		return errdefs.ErrPermissionDenied
 	case isWrongAnswer(err):
 		return errdefs.ErrDataLoss
 	}
@@ -207,7 +208,10 @@ func judge(ctx context.Context, e *Error, err error) verdict {
 	}
 	te, isTransport := errors.AsType[*transportError](err)
 	_, isAddress := errors.AsType[*addressError](err)
+	_, isCredential := errors.AsType[*credentialError](err)
 	switch {
+	case isCredential:
+		return unknown
 	case e.Status >= 500:
 		return failing
 	case e.Status > 0, isAddress, !errors.Is(e.kind, errdefs.ErrUnavailable):
@@ -231,6 +235,9 @@ func describe(err error) string {
 	}
 	if te, ok := errors.AsType[*transportError](err); ok {
 		return hideURLs(te.Error())
+	}
+	if ce, ok := errors.AsType[*credentialError](err); ok {
+		return hideURLs(ce.Error())
 	}
 	if ue, ok := errors.AsType[*url.Error](err); ok {
 		return hideURLs(ue.Err.Error())

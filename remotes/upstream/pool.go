@@ -23,6 +23,10 @@ type Options struct {
 	// Credentials finds what to show to upstreams that ask for it. Nil: larder
 	// asks anonymously.
 	Credentials Credentials
+	// Realms are hosts (host[:port]) of token services that may see the
+	// credential for a registry host, by that host. A token service in the
+	// registry's own registrable domain may see it anyhow. Default none.
+	Realms map[string][]string
 	// Named are the endpoints that the configuration names: only these may
 	// be spoken to without TLS, or at private addresses.
 	Named []Endpoint
@@ -131,7 +135,7 @@ func (p *Pool) Client(ep Endpoint) *Client {
 	if c, ok := p.clients.Get(ep); ok {
 		return c
 	}
-	c := newClient(ep, p.guard, newBreaker(p.options.Pause))
+	c := newClient(ep, p.guard, newBreaker(p.options.Pause), p.options)
 	if old, ok, _ := p.clients.PeekOrAdd(ep, c); ok {
 		return old
 	}
