@@ -344,7 +344,7 @@ func TestCredentialText(t *testing.T) {
 	if err := resolve(soon(t), c); err != nil {
 		t.Fatal(err)
 	}
-	for _, v := range []any{alice(), new(alice()), struct{ C Credential }{alice()}, []Credential{alice()}, Credential{Secret: secretA}, c, *c, c.tokens} { //nolint:govet // a copy for its text
+	for _, v := range []any{alice(), new(alice()), struct{ C Credential }{alice()}, []Credential{alice()}, Credential{Secret: secretA}, c, *c, c.tokens} {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q"} {
 			fmt.Fprintf(&log, verb+"\n", v)
 		}

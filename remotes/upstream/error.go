@@ -208,13 +208,14 @@ func judge(ctx context.Context, e *Error, err error) verdict {
 	}
 	te, isTransport := errors.AsType[*transportError](err)
 	_, isAddress := errors.AsType[*addressError](err)
+	_, isRedirect := errors.AsType[*redirectError](err)
 	_, isCredential := errors.AsType[*credentialError](err)
 	switch {
 	case isCredential:
 		return unknown
 	case e.Status >= 500:
 		return failing
-	case e.Status > 0, isAddress, !errors.Is(e.kind, errdefs.ErrUnavailable):
+	case e.Status > 0, isAddress, isRedirect, !errors.Is(e.kind, errdefs.ErrUnavailable):
 		return alive // a refusal of our own says nothing against it either
 	case isTransport && te.verdict == silent:
 		return silent

@@ -7,7 +7,6 @@ import (
 	"net/url"
 	"strings"
 
-	"github.com/containerd/errdefs"
 	"golang.org/x/net/publicsuffix"
 )
 
@@ -79,8 +78,14 @@ func sameOrigin(a, b *url.URL) bool {
 // a 307 or 308 points.
 func keepOrigin(req *http.Request, via []*http.Request) error {
 	if first := via[0].URL; !sameOrigin(req.URL, first) {
-		return fmt.Errorf("%s redirects to %s://%s, and the credential is for itself only: %w",
-			first.Host, req.URL.Scheme, req.URL.Host, errdefs.ErrUnavailable)
+		return &redirectError{from: first.Host, to: req.URL.Scheme + "://" + req.URL.Host}
 	}
 	return checkRedirect(req, via)
+}
+
+// redirectError is a refusal of our own to follow a token service.
+type redirectError struct{ from, to string }
+
+func (e *redirectError) Error() string {
+	return fmt.Sprintf("%s redirects to %s, and a credential is not sent on", e.from, e.to)
 }

@@ -28,10 +28,9 @@ type session struct {
 	told       Credential // as refused
 	withheld   string     // the token service that does not get it
 
-	shown    proof // by the last request
-	next     proof // made for the next one
-	answered bool  // a challenge to a request that showed nothing
-	retried  bool  // a request whose proof was refused
+	shown   proof // by the last request
+	next    proof // made for the next one
+	retried bool  // a request whose proof was refused
 }
 
 // proof is what a request shows.
@@ -90,15 +89,13 @@ func (s *session) again(ctx context.Context, asked challenge) (bool, error) {
 		s.asked = asked
 		s.client.tokens.learn(asked)
 	}
-	if s.shown.value == "" {
-		if asked.isZero() || s.answered {
-			return false, nil
-		}
-		s.answered = true
-	} else if ok, err := s.mayRetry(ctx, asked); !ok {
+	ok, err := !asked.isZero(), error(nil) // a challenge to who showed nothing
+	if s.shown.value != "" {
+		ok, err = s.mayRetry(ctx, asked)
+	}
+	if !ok {
 		return false, err
 	}
-	var err error
 	s.next, err = s.prove(ctx)
 	return s.next.value != "", err
 }

@@ -220,7 +220,8 @@ func (e *tokenError) Is(target error) bool { return isContextError(e.err, target
 // isContextError reports whether target is an error of a context, and the
 // cause of err.
 func isContextError(err, target error) bool {
-	return (target == context.Canceled || target == context.DeadlineExceeded) && errors.Is(err, target)
+	known := target == context.Canceled || target == context.DeadlineExceeded //nolint:errorlint // sentinels themselves
+	return known && errors.Is(err, target)
 }
 
 // tokenTransport is the way to token services.
