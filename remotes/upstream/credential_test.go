@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/larder-project/larder/remotes/remotestest"
@@ -339,11 +340,8 @@ func (waiting) Refuse(string, string, Credential) {}
 func TestCredentialText(t *testing.T) {
 	t.Parallel()
 	var log strings.Builder
-	reg, _ := withImage(t, remotestest.WithUser("alice", secretA))
-	c := clientOf(t, reg).As(alice())
-	if err := resolve(soon(t), c); err != nil {
-		t.Fatal(err)
-	}
+	c := named(t).Client(Endpoint{Scheme: "https", Host: "a.example"}).As(alice())
+	c.tokens.kept.Add("k", newToken("personal-1", 0, time.Now()))
 	for _, v := range []any{alice(), new(alice()), struct{ C Credential }{alice()}, []Credential{alice()}, Credential{Secret: secretA}, c, *c, c.tokens} {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q"} {
 			fmt.Fprintf(&log, verb+"\n", v)

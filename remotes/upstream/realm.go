@@ -2,7 +2,6 @@ package upstream
 
 import (
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -57,9 +56,6 @@ func registrableDomain(host string) string {
 		if name[i] >= 0x80 {
 			return "" // net/http would send to what this maps to
 		}
-	}
-	if net.ParseIP(name) != nil {
-		return ""
 	}
 	domain, err := publicsuffix.EffectiveTLDPlusOne(name)
 	if err != nil {

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 
 	"github.com/containerd/errdefs"
@@ -240,99 +239,6 @@ func TestNoCredentialKnown(t *testing.T) {
 	err := resolve(soon(t), clientOf(t, reg))
 	if !strings.Contains(fmt.Sprint(err), "no token: no credential is known for "+reg.Host()) {
 		t.Errorf("refused by the token service: %v", err)
-	}
-}
-
-// TestChallengeChanges has an upstream ask for something else than before.
-func TestChallengeChanges(t *testing.T) {
-	t.Parallel()
-	reg, img := withImage(t)
-	var basic atomic.Bool
-	var url string
-	url = serve(t, func(w http.ResponseWriter, req *http.Request) {
-		challenge, good := fmt.Sprintf("Bearer realm=%q", url+"/token"), "Bearer t"
-		if basic.Load() {
-			challenge, good = `Basic realm="x"`, "Basic YWxpY2U6aHVudGVyMi1maXJzdA=="
-		}
-		switch {
-		case req.URL.Path == "/token":
-			fmt.Fprint(w, `{"token":"t"}`)
-		case req.Header.Get("Authorization") != good:
-			w.Header().Set("WWW-Authenticate", challenge)
-			w.WriteHeader(http.StatusUnauthorized)
-		default:
-			http.Redirect(w, req, reg.URL()+req.URL.Path, http.StatusTemporaryRedirect)
-		}
-	})
-	for op, ask := range operations(t, img) {
-		k := keys(alice())
-		c := newPool(t, Options{Named: endpoints(t, url, reg.URL()), Credentials: k}).Client(endpoint(t, url))
-		for range 4 {
-			if err := ask(c); err != nil {
-				t.Errorf("%s, basic %t: %v", op, basic.Load(), err)
-			}
-			basic.Store(!basic.Load())
-		}
-		if got := k.refusals(); len(got) != 0 {
-			t.Errorf("%s: refused %v, want that it was not at fault", op, got)
-		}
-	}
-}
-
-// TestChallengeChangesForever has an upstream ask for something else each
-// time, with a 401 to begin with, and for nothing at all, with a 403.
-func TestChallengeChangesForever(t *testing.T) {
-	t.Parallel()
-	for op, ask := range operations(t, image(1)) {
-		var url string
-		var asked, tokens atomic.Int64
-		url = serve(t, func(w http.ResponseWriter, req *http.Request) {
-			if strings.HasPrefix(req.URL.Path, "/token") {
-				tokens.Add(1)
-				fmt.Fprint(w, `{"token":"t"}`)
-				return
-			}
-			n := asked.Add(1)
-			w.Header().Set("WWW-Authenticate", fmt.Sprintf("Bearer realm=%q", fmt.Sprint(url, "/token", n)))
-			w.WriteHeader(http.StatusUnauthorized)
-		})
-		c := with(t, keys(alice()), url)
-		for range 3 {
-			failed(t, ask(c), errdefs.ErrPermissionDenied)
-			most := int64(3)
-			if op == "referrers" {
-				most = 4 // by its endpoint, and by tag
-			}
-			if n, m := asked.Swap(0), tokens.Swap(0); n > most || m > most {
-				t.Errorf("%s: %d requests and %d for tokens, want at most %d", op, n, m, most)
-			}
-		}
-	}
-}
-
-// TestChallengePerRepository has an upstream whose repositories have token
-// services of their own, and scopes of another name than their own.
-func TestChallengePerRepository(t *testing.T) {
-	t.Parallel()
-	var url string
-	url = serve(t, func(w http.ResponseWriter, req *http.Request) {
-		name := strings.Split(req.URL.Path, "/")[2]
-		if strings.HasPrefix(req.URL.Path, "/token/") {
-			fmt.Fprintf(w, `{"token":"%s-%t"}`, name, slices.Contains(req.URL.Query()["scope"], "repository:mirror/"+name+":pull"))
-			return
-		}
-		if req.Header.Get("Authorization") != fmt.Sprintf("Bearer %s-true", name) {
-			w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="%s/token/%s",scope="repository:mirror/%s:pull"`, url, name, name))
-			w.WriteHeader(http.StatusUnauthorized)
-			return
-		}
-		w.WriteHeader(http.StatusNotFound)
-	})
-	c := with(t, keys(alice()), url)
-	for _, name := range []string{"a", "a", "b", "a", "b", "c", "a"} {
-		if _, err := c.Resolve(soon(t), name+"/app", "v1"); !errdefs.IsNotFound(err) {
-			t.Errorf("%s: %v, want not found", name, err)
-		}
 	}
 }
 
