@@ -6,10 +6,16 @@ type Option func(*settings)
 // settings are fixed when New returns, so that handlers read them unlocked.
 type settings struct {
 	token          bool
+	basic          bool
+	users          bool
+	life           *int // expires_in of tokens, 0 to leave it out; nil: 300
+	forbidExpired  bool
 	denyUnknown    bool
 	tls            bool
 	noRange        bool
 	noDigestHeader bool
+
+	username, password string // at the start
 }
 
 // WithToken asks every request under /v2/ for a Bearer token, which GET /token
@@ -23,6 +29,30 @@ func WithToken() Option { return func(s *settings) { s.token = true } }
 func WithDeniedUnknown() Option {
 	return func(s *settings) { s.token, s.denyUnknown = true, true }
 }
+
+// WithBasic asks every request under /v2/ for a user name and password (Basic),
+// as private ECR does. [Registry.SetUser] changes them.
+func WithBasic(username, password string) Option {
+	return func(s *settings) { s.basic, s.username, s.password = true, username, password }
+}
+
+// WithUser is WithToken for one user: only with this user name and password
+// (Basic, GET), or with the password as an identity token (grant_type
+// refresh_token, POST), /token gives a token that opens repositories. Without
+// any it gives one that opens none, and with others 401. [Registry.SetUser]
+// changes them.
+func WithUser(username, password string) Option {
+	return func(s *settings) { s.token, s.users, s.username, s.password = true, true, username, password }
+}
+
+// WithTokenLife sets expires_in of tokens, in seconds; 0 leaves it out. The
+// registry itself forgets tokens with RevokeTokens only.
+func WithTokenLife(seconds int) Option { return func(s *settings) { s.life = &seconds } }
+
+// WithForbiddenExpired answers a token or password that it does not take with
+// 403 DENIED and no challenge, as ECR does when a token has expired, and not
+// with 401. Requests without any are challenged.
+func WithForbiddenExpired() Option { return func(s *settings) { s.forbidExpired = true } }
 
 // WithTLS serves https with a self-signed certificate for 127.0.0.1, which
 // [Registry.CertPool] trusts.

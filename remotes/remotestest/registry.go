@@ -31,6 +31,7 @@ type Registry struct {
 	faults []*fault
 	tokens map[string]map[string]bool // token to the repositories it opens
 	issued int                        // tokens ever given, to keep them distinct
+	user   [2]string                  // name and password
 
 	run sync.Mutex // serialises Start and Stop; taken before mu
 	cur *running   // nil while stopped; guarded by run
@@ -49,6 +50,7 @@ func New(t testing.TB, opts ...Option) *Registry {
 	for _, o := range opts {
 		o(&r.set)
 	}
+	r.user = [2]string{r.set.username, r.set.password}
 	addr, release, err := reservePort()
 	if err != nil {
 		t.Fatalf("remotestest: reserve a port: %v", err)
@@ -185,7 +187,7 @@ func (r *Registry) handler(p *running) http.Handler {
 		rec := r.log.begin(w, req)
 		defer rec.end()
 		defer r.report(req)
-		if r.set.token && !r.authorized(req) {
+		if (r.set.token || r.set.basic) && !r.authorized(req) {
 			r.challenge(rec, req)
 			return
 		}

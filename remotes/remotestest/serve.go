@@ -64,12 +64,13 @@ func parse(path string) target {
 // serve answers from the content, as a registry without faults does.
 func (r *Registry) serve(w http.ResponseWriter, req *http.Request) {
 	w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
-	if req.Method != http.MethodGet && req.Method != http.MethodHead {
+	to := parse(req.URL.Path)
+	identity := r.set.users && to.kind == kindToken && req.Method == http.MethodPost
+	if req.Method != http.MethodGet && req.Method != http.MethodHead && !identity {
 		w.Header().Set("Allow", "GET, HEAD")
 		ociError(w, http.StatusMethodNotAllowed, "UNSUPPORTED", "the operation is unsupported")
 		return
 	}
-	to := parse(req.URL.Path)
 	switch to.kind {
 	case kindBase:
 		writeJSON(w, "application/json", []byte("{}"))

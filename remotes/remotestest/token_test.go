@@ -120,3 +120,51 @@ func TestFaultsSeeAuthorizedOnly(t *testing.T) {
 		}
 	}
 }
+
+func TestBasic(t *testing.T) {
+	t.Parallel()
+	for _, expired := range []int{401, 403} {
+		opts := []Option{WithBasic("AWS", "pw")}
+		if expired == 403 {
+			opts = append(opts, WithForbiddenExpired())
+		}
+		r := New(t, opts...)
+		a := ask(t, "GET", r.URL()+"/v2/")
+		if got := a.header.Get("WWW-Authenticate"); a.status != 401 || !strings.HasPrefix(got, "Basic realm=") {
+			t.Errorf("none: got %d %q", a.status, got)
+		}
+		if a := ask(t, "GET", r.URL()+"/v2/", "Authorization", "Basic QVdTOnB3"); a.status != 200 {
+			t.Errorf("right: got %d", a.status)
+		}
+		r.SetUser("AWS", "other")
+		if a := ask(t, "GET", r.URL()+"/v2/", "Authorization", "Basic QVdTOnB3"); a.status != expired {
+			t.Errorf("expired: got %d, want %d", a.status, expired)
+		}
+	}
+}
+
+func TestUserToken(t *testing.T) {
+	t.Parallel()
+	r := New(t, WithUser("bob", "pw"), WithTokenLife(0))
+	r.PutManifest("a", "v1", "application/x", []byte("1"))
+	at := r.URL() + "/token?scope=repository:a:pull"
+	for auth, want := range map[string]struct{ token, read int }{
+		"":                {200, 401},
+		"Basic Ym9iOnB3":  {200, 200}, // bob:pw
+		"Basic Ym9iOnB4":  {401, 401},
+		"Bearer whatever": {200, 401},
+	} {
+		a := ask(t, "GET", at, "Authorization", auth)
+		var got struct {
+			Token   string `json:"token"`
+			Expires *int   `json:"expires_in"`
+		}
+		err := json.Unmarshal(a.body, &got)
+		if a.status != want.token || err != nil || got.Expires != nil {
+			t.Errorf("%q: got %d %s, want %d without expires_in", auth, a.status, a.body, want.token)
+		}
+		if a := ask(t, "GET", r.URL()+"/v2/a/manifests/v1", "Authorization", "Bearer "+got.Token); a.status != want.read {
+			t.Errorf("%q: read: got %d, want %d", auth, a.status, want.read)
+		}
+	}
+}

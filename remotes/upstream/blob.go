@@ -20,7 +20,7 @@ const blobBuffer = 64 << 10
 // body that is cut off is asked for again from there, a few times. The body
 // lives no longer than ctx; its errors are of type *Error.
 func (c *Client) Blob(ctx context.Context, repository string, dgst digest.Digest, offset int64) (body io.ReadCloser, size int64, err error) {
-	p := purpose{op: "fetch blob", object: repository + "@" + dgst.String(), stream: true}
+	p := purpose{op: "fetch blob", object: repository + "@" + dgst.String(), repository: repository, stream: true}
 	if err := c.checkDigest(p, dgst); err != nil {
 		return nil, -1, err
 	}

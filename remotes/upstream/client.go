@@ -20,19 +20,30 @@ type Client struct {
 	site     *site
 	tokens   *tokens
 	shown    *atomic.Pointer[string] // account of the last exchange
+
+	credentials Credentials
 }
 
-func newClient(ep Endpoint, g *guard, b *breaker, s *site) *Client {
-	return &Client{endpoint: ep, guard: g, breaker: b, site: s, tokens: newTokens(g, Credential{}), shown: new(atomic.Pointer[string])}
+func newClient(ep Endpoint, g *guard, b *breaker, s *site, o Options) *Client {
+	c := &Client{
+		endpoint: ep, guard: g, breaker: b, site: s, tokens: newTokens(g, newRealms(ep, o.Realms)),
+		shown: new(atomic.Pointer[string]), credentials: o.Credentials,
+	}
+	if c.credentials == nil {
+		c.credentials = onlyThis(Credential{})
+	}
+	return c
 }
 
 // As returns a client of the same upstream that shows one credential, and
-// nobody else's. It shares connections, limits and breaker with c, and no
-// tokens.
+// nobody else's. It shares connections, limits, breaker and what the upstream
+// asks for with c, and tokens only with those who show the same credential.
 func (c *Client) As(cred Credential) *Client {
 	own := *c
-	own.tokens = newTokens(c.guard, cred)
+	own.credentials = onlyThis(cred)
 	own.shown = new(atomic.Pointer[string])
+	account := accountOf(cred)
+	own.shown.Store(&account)
 	return &own
 }
 
@@ -42,7 +53,7 @@ func (c *Client) Endpoint() Endpoint { return c.endpoint }
 // Resolve asks what a tag points to, by HEAD. The descriptor is upstream's
 // word, its size at most MaxManifestSize.
 func (c *Client) Resolve(ctx context.Context, repository, tag string) (ocispec.Descriptor, error) {
-	p := purpose{op: "resolve", object: repository + ":" + tag, accept: manifestTypes(), limit: MaxManifestSize}
+	p := purpose{op: "resolve", object: repository + ":" + tag, repository: repository, accept: manifestTypes(), limit: MaxManifestSize}
 	var desc ocispec.Descriptor
 	err := c.exchange(ctx, p, func(ctx context.Context, x *exchange) (err error) {
 		_, desc, err = x.resolver.Resolve(ctx, c.name(repository)+":"+tag)
@@ -57,7 +68,7 @@ func (c *Client) Resolve(ctx context.Context, repository, tag string) (ocispec.D
 // Manifest fetches a manifest or index by digest and checks it. contentType
 // is what upstream called it, in lower case and without parameters.
 func (c *Client) Manifest(ctx context.Context, repository string, dgst digest.Digest) (data []byte, contentType string, err error) {
-	p := purpose{op: "fetch manifest", object: repository + "@" + dgst.String(), accept: manifestTypes(), limit: MaxManifestSize}
+	p := purpose{op: "fetch manifest", object: repository + "@" + dgst.String(), repository: repository, accept: manifestTypes(), limit: MaxManifestSize}
 	if err := c.checkDigest(p, dgst); err != nil {
 		return nil, "", err
 	}

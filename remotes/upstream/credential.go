@@ -30,6 +30,10 @@ func (c Credential) String() string {
 // GoString is String: %#v must not show the secret either.
 func (c Credential) GoString() string { return c.String() }
 
+// MarshalText is String too: encoders of JSON and others must not see the
+// secret. There is no way back.
+func (c Credential) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+
 // LogValue implements slog.LogValuer.
 func (c Credential) LogValue() slog.Value { return slog.StringValue(c.String()) }
 
@@ -44,3 +48,29 @@ type Credentials interface {
 	// the next call asks its source anew.
 	Refuse(host, repository string, refused Credential)
 }
+
+// only are Credentials of one credential for everything. It is a function
+// because fmt shows what is in unexported fields, whatever its type says.
+type only func() Credential
+
+func onlyThis(c Credential) only { return func() Credential { return c } }
+
+// Credential implements Credentials.
+func (o only) Credential(context.Context, string, string) (Credential, error) { return o(), nil }
+
+// Refuse implements Credentials. There is no other one to be had.
+func (o only) Refuse(string, string, Credential) {}
+
+// credentialError says that a look-up failed. It hides its cause from
+// containerd's client, as tokenError does.
+type credentialError struct {
+	host string
+	err  error
+}
+
+func (e *credentialError) Error() string {
+	return "look up the credential for " + e.host + ": " + e.err.Error()
+}
+
+// Is finds the context's errors only.
+func (e *credentialError) Is(target error) bool { return isContextError(e.err, target) }

@@ -22,10 +22,37 @@
 // (TestHostCertificates, TestHostCAIsAdded, TestHostFiles,
 // TestHostCertificatesThroughProxy)
 //
-// Who gets credentials. A credential goes to the origin it was made for: it
-// is dropped on a redirect to any other scheme, host or port. At most five
-// redirects are followed. (TestRedirectDropsAuthorization,
-// TestRedirectKeepsAuthorizationAtOrigin, TestRedirectLimit)
+// Who gets credentials. An upstream that never asks causes no look-up. One
+// that does gets the credential for its host and the repository there, looked
+// up once an exchange, and from the first challenge on without being asked
+// again. Tokens belong to one credential. (TestNoChallengeNoLookUp,
+// TestCredentialAnswersChallenge, TestCredentialPerRepository, TestAs,
+// TestCredentialRotates)
+//
+// What was shown goes to the upstream's origin only: it is dropped on a
+// redirect to any other scheme, host or port, and who asks for it there is
+// refused. At most five redirects are followed. A token service sees the
+// credential if it is the registry's own host and port, or in its registrable
+// domain, or named in Options.Realms, and reached by https unless the registry
+// itself is not; else it is asked anonymously. A token request with a
+// credential follows no redirect to another origin. (TestRedirectDropsAuthorization,
+// TestRedirectKeepsAuthorizationAtOrigin, TestRedirectLimit,
+// TestBlobRedirectLeaksNothing, TestForeignChallenge, TestRealmTrust,
+// TestForeignRealm, TestForeignRealmLeaksNothing, TestRealmDowngrade,
+// TestTokenRedirectLeaksNothing)
+//
+// What a refusal means. After a 401 or 403 to what was shown, the request is
+// sent once more if there is something else to show: a new token for one that
+// is not of this exchange, or another credential. A password that the upstream
+// refuses, and a credential that its token service refuses, are reported to
+// Credentials.Refuse and looked up anew, once an exchange. (TestRefusedCredential,
+// TestRefusedByTokenService, TestRefusedTwice, TestExpiredToken,
+// TestForbiddenForever, TestUnauthorizedForever, TestChallengeChangesForever)
+//
+// How long tokens live. For as long as they say, a minute if they do not say,
+// at most a day. In the second half of its life a token is used while the next
+// one is asked for. (TestTokenRenewedAtHalfLife,
+// TestOldTokenWhileServiceIsDown, TestRenewalIsNotWaitedFor, TestTokensAreBounded)
 //
 // What it believes. Sizes are bounds, never allocations; manifests end at
 // MaxManifestSize, tokens and lists earlier, redirected or not; a manifest is
@@ -36,9 +63,8 @@
 //
 // How often it asks. One request is one request: what timed out, or answered
 // with 429 or 5xx, is not asked again here. A blob's body that is cut off is
-// asked for again from there; a token that was refused is renewed, once.
-// (TestTooManyRequestsIsAskedOnce, TestServerErrorIsAskedOnce,
-// TestTimeoutIsAskedOnce, TestBlobResumes, TestUnauthorizedForever)
+// asked for again from there. (TestTooManyRequestsIsAskedOnce,
+// TestServerErrorIsAskedOnce, TestTimeoutIsAskedOnce, TestBlobResumes)
 //
 // How much it asks. An upstream that asked to be left alone, by 429 or 503 with
 // Retry-After, gets no request before that time; with nothing left of its
@@ -61,14 +87,18 @@
 // TestBreakerIgnoresCallersEnd, TestBreakerReturnsPermit)
 //
 // Who waits for whom. A token request is shared and outlives the caller that
-// caused it; none of its failures is remembered. (TestTokenOutlivesCaller,
-// TestTokenServiceDownThenBack)
+// caused it; none of its failures is remembered, nor one of a look-up. A
+// look-up ends with its caller. (TestTokenOutlivesCaller, TestManyCallersOneToken,
+// TestTokenServiceDownThenBack, TestLookUpFails, TestLookUpEndsWithCaller)
 //
 // How larder knows itself. Every request carries a Via header with the Pool's
 // ID, behind those of the larders before it. (TestViaOnEveryRequest,
 // TestViaIsPassedOn)
 //
 // What errors say. Errors are of type *Error; errors.Is finds errdefs' kinds
-// in them. Their text is one bounded line, with no URL beyond its host.
-// (TestErrorKinds, TestErrorText, TestErrorHidesSignedURL)
+// in them. Their text is one bounded line, with no URL beyond its host and no
+// secret, not even one that upstream repeats. A refusal says whose credential
+// was refused or withheld, or that none is known. (TestErrorKinds,
+// TestErrorText, TestErrorHidesSignedURL, TestUpstreamRepeatsSecrets,
+// TestSecretsStayIn, TestCredentialText, TestNoCredentialKnown)
 package upstream

@@ -77,6 +77,12 @@ func (e Endpoint) String() string {
 	return s
 }
 
+// isOriginOf reports whether a URL is one of the endpoint's host and port, by
+// its scheme.
+func (e Endpoint) isOriginOf(u *url.URL) bool {
+	return u.Scheme == e.Scheme && hostPort(u.Scheme, u.Host) == e.hostPort()
+}
+
 // hostPort is Host with its port spelled out, as a dialer sees it.
 func (e Endpoint) hostPort() string { return hostPort(e.Scheme, e.Host) }
 

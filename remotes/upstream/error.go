@@ -13,7 +13,6 @@ import (
 	"time"
 	"unicode"
 
-	"github.com/containerd/containerd/v2/core/remotes/docker"
 	remoteerrors "github.com/containerd/containerd/v2/core/remotes/errors"
 	"github.com/containerd/errdefs"
 	"github.com/failsafe-go/failsafe-go/circuitbreaker"
@@ -80,6 +79,7 @@ type statusError struct {
 	header     http.Header
 	message    string // upstream's own words, bounded
 	by         string // the host, if it is not the upstream
+	note       string // what the credential has to do with it, if anything
 }
 
 func (e *statusError) Error() string {
@@ -88,8 +88,11 @@ func (e *statusError) Error() string {
 		by = e.by
 	}
 	text := strings.TrimSpace(fmt.Sprintf("%s answered %d %s", by, e.status, http.StatusText(e.status)))
-	if e.message != "" {
-		text += ": " + e.message
+	// The message is last: it may be cut.
+	for _, more := range []string{e.note, e.message} {
+		if more != "" {
+			text += ": " + more
+		}
 	}
 	return text
 }
@@ -162,7 +165,7 @@ func newError(op, upstream, object string, err error) *Error {
 	e.kind = kindOf(e.Status, err)
 	e.text = oneLine(describe(err))
 	if isToken {
-		e.text = oneLine("no token: " + describe(err))
+		e.text = oneLine("no token: " + strings.TrimPrefix(te.note+": ", ": ") + describe(err))
 		if !errors.Is(e.kind, errdefs.ErrPermissionDenied) && !errors.Is(e.kind, errdefs.ErrResourceExhausted) {
 			e.kind = errdefs.ErrUnavailable // a token service has no images to miss
 		}
@@ -187,8 +190,6 @@ func kindOf(status int, err error) error {
 	switch {
 	case errors.Is(err, errdefs.ErrInvalidArgument):
 		return errdefs.ErrInvalidArgument
-	case errors.Is(err, docker.ErrInvalidAuthorization):
-		return errdefs.ErrPermissionDenied
 	case errors.Is(err, errdefs.ErrResourceExhausted): // a limitError
 		return errdefs.ErrResourceExhausted
 	case isWrongAnswer(err):
@@ -218,12 +219,14 @@ func judge(ctx context.Context, e *Error, err error) verdict {
 	}
 	te, isTransport := errors.AsType[*transportError](err)
 	_, isAddress := errors.AsType[*addressError](err)
+	_, isRedirect := errors.AsType[*redirectError](err)
+	_, isCredential := errors.AsType[*credentialError](err)
 	switch {
-	case e.Unasked:
+	case e.Unasked, isCredential:
 		return unknown
 	case e.Status >= 500:
 		return failing
-	case e.Status > 0, isAddress, !errors.Is(e.kind, errdefs.ErrUnavailable):
+	case e.Status > 0, isAddress, isRedirect, !errors.Is(e.kind, errdefs.ErrUnavailable):
 		return alive // a refusal of our own says nothing against it either
 	case isTransport && te.verdict == silent:
 		return silent
@@ -244,6 +247,9 @@ func describe(err error) string {
 	}
 	if te, ok := errors.AsType[*transportError](err); ok {
 		return hideURLs(te.Error())
+	}
+	if ce, ok := errors.AsType[*credentialError](err); ok {
+		return hideURLs(ce.Error())
 	}
 	if ue, ok := errors.AsType[*url.Error](err); ok {
 		return hideURLs(ue.Err.Error())

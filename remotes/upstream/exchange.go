@@ -27,6 +27,7 @@ const maxList = 4 << 20
 // purpose is what an exchange is for.
 type purpose struct {
 	op, object string
+	repository string // in larder's words, without the endpoint's prefix
 	accept     string // sent with every request; "" leaves what containerd's client sends
 	limit      int64  // of an answer's body, however redirected; 0: its reader bounds it
 	stream     bool   // a blob's body, which may take long
@@ -123,7 +124,7 @@ func (c *Client) failure(p purpose, err error) *Error {
 }
 
 func (c *Client) newExchange(p purpose) *exchange {
-	x := &exchange{purpose: p, client: c, session: &session{tokens: c.tokens}, size: -1}
+	x := &exchange{purpose: p, client: c, session: c.newSession(c.path(p.repository)), size: -1}
 	x.http = &http.Client{Transport: x, CheckRedirect: checkRedirect}
 	x.resolver = docker.NewResolver(docker.ResolverOptions{
 		Hosts: func(string) ([]docker.RegistryHost, error) { return []docker.RegistryHost{x.host()}, nil },
@@ -143,7 +144,7 @@ func (x *exchange) host() docker.RegistryHost {
 }
 
 // account is whose allowance the exchange spends: the one place that says so.
-func (x *exchange) account() string { return accountOf(x.client.tokens.credential) }
+func (x *exchange) account() string { return accountOf(x.session.shown.credential) }
 
 // noteEnd takes note of how the exchange ended, nil for well.
 func (x *exchange) noteEnd(failure *Error) {
@@ -192,7 +193,7 @@ func (x *exchange) RoundTrip(req *http.Request) (*http.Response, error) {
 		req = req.Clone(req.Context())
 		req.Header.Set("Accept", x.accept)
 	}
-	resp, err := x.client.guard.RoundTrip(req)
+	resp, err := x.send(req)
 	if err != nil {
 		se, ok := errors.AsType[*statusError](err)
 		if ok && !strings.EqualFold(req.URL.Host, x.client.endpoint.Host) {
@@ -220,4 +221,41 @@ func (x *exchange) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp.Body = x.client.site.meter(req.Context(), x.account(), x.stream, resp.Body)
 	x.size, x.contentType = wholeSize(resp), contentType(resp.Header)
 	return resp, nil
+}
+
+// send sends a request, and once more if it is refused with 403 and the
+// session has something else to show: containerd's client asks it after a 401
+// only.
+func (x *exchange) send(req *http.Request) (*http.Response, error) {
+	if !x.client.endpoint.isOriginOf(req.URL) {
+		return x.client.guard.RoundTrip(req)
+	}
+	ctx := req.Context()
+	if old := req.Header.Get("Authorization"); old != "" && old != x.session.shown.value {
+		// A redirect within the origin, of a request that was sent again.
+		req = req.Clone(ctx)
+		req.Header.Set("Authorization", x.session.shown.value)
+	}
+	for {
+		resp, err := x.client.guard.RoundTrip(req)
+		if err == nil && resp.StatusCode != http.StatusUnauthorized {
+			x.session.accepted()
+		}
+		refused, ok := errors.AsType[*statusError](err)
+		if !ok || refused.status != http.StatusForbidden {
+			return resp, err
+		}
+		again, err := x.session.again(ctx, challenge{})
+		if err != nil {
+			return nil, err
+		}
+		if !again {
+			refused.note = x.session.note(x.session.shown.credential)
+			return nil, refused
+		}
+		req = req.Clone(ctx)
+		if err := x.session.Authorize(ctx, req); err != nil {
+			return nil, err
+		}
+	}
 }

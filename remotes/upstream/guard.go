@@ -65,7 +65,7 @@ func (g *guard) check(req *http.Request, resp *http.Response) (*http.Response, e
 	case code == http.StatusUnauthorized:
 		// containerd's client answers the challenge, and closes the body
 		// unread, which would cost the connection.
-		resp.Body = io.NopCloser(bytes.NewReader(g.readSmall(resp.Body)))
+		resp.Body = io.NopCloser(bytes.NewReader(hideShown(req, g.readSmall(resp.Body))))
 		return resp, nil
 	case code == http.StatusMethodNotAllowed && req.Method == http.MethodHead:
 		return resp, nil // containerd's client then asks by GET
@@ -76,7 +76,7 @@ func (g *guard) check(req *http.Request, resp *http.Response) (*http.Response, e
 			status:     code,
 			retryAfter: parseRetryAfter(resp.Header.Get("Retry-After"), time.Now()),
 			header:     resp.Header,
-			message:    ociMessage(g.readSmall(resp.Body)),
+			message:    ociMessage(hideShown(req, g.readSmall(resp.Body))),
 		}
 	}
 	err := checkEncoding(resp.Header)
@@ -133,8 +133,7 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 	req.Header.Del("Referer")
 	// net/http would make a credential of it.
 	req.URL.User = nil
-	first := via[0].URL
-	if req.URL.Scheme != first.Scheme || hostPort(req.URL.Scheme, req.URL.Host) != hostPort(first.Scheme, first.Host) {
+	if !sameOrigin(req.URL, via[0].URL) {
 		for _, h := range []string{"Authorization", "Proxy-Authorization", "Cookie", "Cookie2", "Www-Authenticate"} {
 			req.Header.Del(h)
 		}

@@ -52,7 +52,7 @@ func (c *Client) account() string {
 	if name := c.shown.Load(); name != nil {
 		return *name
 	}
-	return accountOf(c.tokens.credential)
+	return Anonymous
 }
 
 // forbids says why an exchange must not be sent now, nil if it may. What is

@@ -68,24 +68,26 @@ func TestRetryAfterIsKept(t *testing.T) {
 // and another account.
 func TestRetryAfterOfOthers(t *testing.T) {
 	t.Parallel()
-	reg, img := withImage(t)
+	reg, img := withImage(t, remotestest.WithBasic("alice", "canary"))
 	cdn, _ := withImage(t)
 	cdn.Fault(remotestest.Any(), remotestest.TooManyRequests(time.Hour))
-	reg.Fault(remotestest.Blobs(), remotestest.RedirectHost(cdn.URL()))
+	redirect := reg.Fault(remotestest.Blobs(), remotestest.RedirectHost(cdn.URL()))
 	c := named(t, reg.URL(), cdn.URL()).Client(endpoint(t, reg.URL()))
-	_, _, err := readBlob(t, c, "team/app", layer(img), 0)
+	alice := c.As(Credential{Username: "alice", Secret: "canary"})
+	_, _, err := readBlob(t, alice, "team/app", layer(img), 0)
+	redirect()
 	failed(t, err, errdefs.ErrResourceExhausted)
-	if err := resolve(soon(t), c); err != nil {
+	if err := resolve(soon(t), alice); err != nil {
 		t.Errorf("the storage's limit counts for the registry: %v", err)
 	}
-	alice := c.As(Credential{Username: "alice", Secret: "canary"})
 	remove := reg.Fault(remotestest.Any(), remotestest.TooManyRequests(time.Hour))
 	failed(t, resolve(soon(t), alice), errdefs.ErrResourceExhausted)
 	remove()
 	if e := failure(t, resolve(soon(t), alice), errdefs.ErrResourceExhausted); !e.Unasked {
 		t.Errorf("alice is limited, and was asked for: %v", e)
 	}
-	if err := resolve(soon(t), c); err != nil {
+	reg.SetUser("bob", "canary")
+	if err := resolve(soon(t), c.As(Credential{Username: "bob", Secret: "canary"})); err != nil {
 		t.Errorf("one account's limit counts for another: %v", err)
 	}
 }

@@ -19,7 +19,7 @@ import (
 // many as upstream likes), after the tag last ("": from the start). more
 // reports that upstream has further ones.
 func (c *Client) Tags(ctx context.Context, repository string, n int, last string) (tags []string, more bool, err error) {
-	p := purpose{op: "list tags", object: repository, limit: maxList}
+	p := purpose{op: "list tags", object: repository, repository: repository, limit: maxList}
 	err = c.exchange(ctx, p, func(ctx context.Context, x *exchange) error {
 		query := url.Values{}
 		if n > 0 {
@@ -49,7 +49,7 @@ func (c *Client) Tags(ctx context.Context, repository string, n int, last string
 // artifact type or of any (""). Registries without the referrers endpoint are
 // asked by the tag schema of the distribution specification.
 func (c *Client) Referrers(ctx context.Context, repository string, dgst digest.Digest, artifactType string) (descs []ocispec.Descriptor, err error) {
-	p := purpose{op: "list referrers", object: repository + "@" + dgst.String(), limit: MaxManifestSize}
+	p := purpose{op: "list referrers", object: repository + "@" + dgst.String(), repository: repository, limit: MaxManifestSize}
 	if err := c.checkDigest(p, dgst); err != nil {
 		return nil, err
 	}
@@ -72,16 +72,13 @@ func (c *Client) Referrers(ctx context.Context, repository string, dgst digest.D
 	return descs, err
 }
 
-// maxChallenges is how many challenges one request answers: for a token, and
-// for a fresh one.
-const maxChallenges = 2
-
-// get asks for what containerd's client has no call for, with its tokens.
+// get asks for what containerd's client has no call for, in its way. The
+// session bounds how often a 401 is answered.
 func (x *exchange) get(ctx context.Context, path, what string, query url.Values) (*http.Response, error) {
 	host := x.host()
 	u := url.URL{Scheme: host.Scheme, Host: host.Host, Path: host.Path + "/" + path + "/" + what, RawQuery: query.Encode()}
 	ctx = docker.WithScope(ctx, "repository:"+path+":pull")
-	for challenges := 0; ; challenges++ {
+	for {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 		if err != nil {
 			return nil, err
@@ -99,12 +96,8 @@ func (x *exchange) get(ctx context.Context, path, what string, query url.Values)
 		case resp.StatusCode != http.StatusUnauthorized:
 			_ = resp.Body.Close() // it is refused anyhow
 			return nil, &statusError{status: resp.StatusCode}
-		case challenges >= maxChallenges:
-			return nil, refusal(resp)
 		}
-		if err := x.session.AddResponses(ctx, []*http.Response{resp}); errdefs.IsNotImplemented(err) {
-			return nil, refusal(resp)
-		} else if err != nil {
+		if err := x.session.AddResponses(ctx, []*http.Response{resp}); err != nil {
 			return nil, err
 		}
 	}

@@ -24,6 +24,10 @@ type Options struct {
 	// Credentials finds what to show to upstreams that ask for it. Nil: larder
 	// asks anonymously.
 	Credentials Credentials
+	// Realms are hosts (host[:port]) of token services that may see the
+	// credential for a registry host, by that host. A token service in the
+	// registry's own registrable domain may see it anyhow. Default none.
+	Realms map[string][]string
 	// Named are the endpoints that the configuration names: only these may
 	// be spoken to without TLS, or at private addresses.
 	Named []Endpoint
@@ -47,9 +51,6 @@ type Options struct {
 	MaxSpeed int64
 	// Hosts are settings of single upstreams, by host[:port] as in an Endpoint.
 	Hosts map[string]Host
-	// Realms are the hosts that may get an upstream's credential as its token
-	// service, by the upstream's host[:port].
-	Realms map[string][]string
 	// Waits, if set, is called when larder makes a caller wait by its own
 	// bounds, with the caller's context; and what it returns, when that is
 	// over. cache.Hold is meant.
@@ -178,7 +179,7 @@ func (p *Pool) Client(ep Endpoint) *Client {
 	if c, ok := p.clients.Get(ep); ok {
 		return c
 	}
-	c := newClient(ep, p.guard, newBreaker(p.options.Pause), s)
+	c := newClient(ep, p.guard, newBreaker(p.options.Pause), s, p.options)
 	if old, ok, _ := p.clients.PeekOrAdd(ep, c); ok {
 		return old
 	}

@@ -2,179 +2,226 @@ package upstream
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
-	"strings"
+	"strconv"
 	"sync"
 	"time"
 
-	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/containerd/v2/core/remotes/docker/auth"
+	remoteerrors "github.com/containerd/containerd/v2/core/remotes/errors"
 	"github.com/containerd/errdefs"
+	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/sync/singleflight"
 )
 
-// maxToken bounds the answer of a token service.
-const maxToken = 1 << 20
+const (
+	// maxToken bounds the answer of a token service.
+	maxToken = 1 << 20
+	// maxTokenValue bounds a token: no registry takes a longer header.
+	maxTokenValue = 64 << 10
+	// maxTokens bounds how many tokens of an upstream are kept.
+	maxTokens = 256
+	// tokenWaits is how many times the wait for headers a token request may
+	// take: two redirects and a slow body.
+	tokenWaits = 3
+	// defaultTokenLife is that of a token without expires_in (distribution
+	// specification, token authentication).
+	defaultTokenLife = time.Minute
+	// maxTokenLife bounds what a token service can say.
+	maxTokenLife = 24 * time.Hour
+)
 
-// tokenWaits is how many times the wait for headers a token request may take:
-// two redirects and a slow body.
-const tokenWaits = 3
+// token opens some repositories of an upstream for a while.
+type token struct {
+	value   string
+	fetched time.Time // when it was asked for
+	renew   time.Time // from then on another one is asked for
+	ends    time.Time
+}
 
-// tokens are what one upstream's token services gave. containerd's authorizer
-// keeps them, and would keep a failure for ever: then its keyring is replaced.
+func newToken(value string, seconds int, fetched time.Time) token {
+	life := defaultTokenLife
+	if seconds > 0 {
+		life = time.Duration(min(seconds, int(maxTokenLife/time.Second))) * time.Second
+	}
+	return token{value: value, fetched: fetched, renew: fetched.Add(life / 2), ends: fetched.Add(life)}
+}
+
+// tokenRequest is all that a token depends on.
+type tokenRequest struct {
+	challenge
+	scopes     []string
+	credential Credential // zero: the token is nobody's
+}
+
+// key tells requests apart, by everything. It holds a hash of the credential,
+// so that a long-lived map does not hold the secret.
+func (r tokenRequest) key() string {
+	who := sha256.Sum256([]byte(strconv.Quote(r.credential.Username) + r.credential.Secret))
+	return fmt.Sprintf("%x %q %q %q", who, r.realm.String(), r.service, r.scopes)
+}
+
+// tokens are what one upstream's token services gave, each for one credential,
+// and what the upstream asked for last. It is safe for concurrent use.
 type tokens struct {
-	client     *http.Client
-	timeout    time.Duration
-	credential Credential
+	realms    realms
+	transport tokenTransport
+	timeout   time.Duration
+	running   singleflight.Group
 
-	mu   sync.Mutex
-	ring *keyring // nil until it is needed
+	mu   sync.Mutex // guards what follows, and makes a look and a change of kept one step
+	last challenge
+	kept *lru.Cache[string, token]
 }
 
-// keyring is an authorizer of containerd's, and the requests of it that run,
-// one for each scope. The authorizer alone would share them too, but not
-// free of data races.
-type keyring struct {
-	docker.Authorizer
-	running singleflight.Group
-}
-
-func newTokens(g *guard, cred Credential) *tokens {
-	return &tokens{
-		client:     &http.Client{Transport: tokenTransport{guard: g}, CheckRedirect: checkRedirect},
-		timeout:    tokenWaits * g.wait,
-		credential: cred,
+func newTokens(g *guard, r realms) *tokens {
+	kept, err := lru.New[string, token](maxTokens)
+	if err != nil {
+		panic(err) // of a size that is not positive
 	}
+	return &tokens{realms: r, transport: tokenTransport{guard: g}, timeout: tokenWaits * g.wait, kept: kept}
 }
 
-func (t *tokens) current() *keyring {
+// learn keeps a challenge for the exchanges to come.
+func (t *tokens) learn(c challenge) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.locked()
+	t.last = c.common()
 }
 
-func (t *tokens) locked() *keyring {
-	if t.ring == nil {
-		opts := []docker.AuthorizerOpt{docker.WithAuthClient(t.client)}
-		if !t.credential.IsZero() {
-			opts = append(opts, docker.WithAuthCreds(func(string) (string, string, error) {
-				return t.credential.Username, t.credential.Secret, nil
-			}))
-		}
-		t.ring = &keyring{Authorizer: docker.NewDockerAuthorizer(opts...)}
-	}
-	return t.ring
-}
-
-// drop replaces a keyring, unless that has happened.
-func (t *tokens) drop(old *keyring) {
+// challenge is what the upstream asked for last, zero if it never asked.
+func (t *tokens) challenge() challenge {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.ring == old {
-		t.ring = nil
-	}
+	return t.last
 }
 
-// answer takes note of a challenge. refused is the keyring whose token was
-// refused with it, nil if none was sent.
-func (t *tokens) answer(ctx context.Context, refused *keyring, responses []*http.Response) error {
+// get returns a token: the one that is kept, or a new one. In the second half
+// of a token's life it asks for the next one meanwhile. A request is shared by
+// all who want its token, and goes on when ctx ends.
+func (t *tokens) get(ctx context.Context, r tokenRequest) (token, error) {
+	key := r.key()
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	if refused != nil && t.ring == refused {
-		t.ring = nil // many registries do not say that a token is expired
+	old, ok := t.kept.Get(key)
+	t.mu.Unlock()
+	if ok && time.Now().Before(old.renew) {
+		return old, nil
 	}
-	return t.locked().AddResponses(ctx, responses)
-}
-
-// authorize asks a keyring for what a request is to send, "" for nothing. It
-// goes on when ctx ends, for all others who wait for it.
-func (t *tokens) authorize(ctx context.Context, ring *keyring, req *http.Request) (string, error) {
-	key := strings.Join(append(docker.GetTokenScopes(ctx, nil), req.URL.Host), " ")
-	own := req.Clone(context.WithoutCancel(ctx))
-	result := ring.running.DoChan(key, func() (any, error) {
-		ctx, cancel := context.WithTimeout(own.Context(), t.timeout)
-		defer cancel()
-		own.Header.Del("Authorization")
-		err := ring.Authorize(ctx, own)
-		if err != nil {
-			t.drop(ring)
-		}
-		return own.Header.Get("Authorization"), err
-	})
+	next := t.running.DoChan(key, func() (any, error) { return t.refresh(context.WithoutCancel(ctx), key, r) })
+	if ok && time.Now().Before(old.ends) {
+		return old, nil
+	}
 	select {
 	case <-ctx.Done():
-		return "", ctx.Err()
-	case r := <-result:
-		if r.Err != nil {
-			return "", &tokenError{err: r.Err}
+		return token{}, ctx.Err()
+	case got := <-next:
+		return got.Val.(token), got.Err
+	}
+}
+
+// refresh fetches a token and keeps it. A failure leaves the old one alone,
+// and is forgotten: the next attempt is due at half of what is left.
+func (t *tokens) refresh(ctx context.Context, key string, r tokenRequest) (token, error) {
+	t.mu.Lock()
+	old, ok := t.kept.Get(key)
+	t.mu.Unlock()
+	if ok && time.Now().Before(old.renew) {
+		return old, nil // of a request that ended just now
+	}
+	ctx, cancel := context.WithTimeout(ctx, t.timeout)
+	defer cancel()
+	got, err := t.fetch(ctx, r)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err == nil {
+		t.kept.Add(key, got)
+		return got, nil
+	}
+	if old, ok := t.kept.Get(key); ok {
+		now := time.Now()
+		old.renew = now.Add(old.ends.Sub(now) / 2)
+		t.kept.Add(key, old)
+	}
+	return token{}, err
+}
+
+// drop forgets a token that was refused, unless it has been replaced.
+func (t *tokens) drop(key, value string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if kept, ok := t.kept.Peek(key); ok && kept.value == value {
+		t.kept.Remove(key)
+	}
+}
+
+// fetch asks the token service. A password goes into the header of a GET, as
+// docker sends it, and an identity token into the form of a POST. It returns
+// *statusError if the service refuses.
+func (t *tokens) fetch(ctx context.Context, r tokenRequest) (token, error) {
+	client := &http.Client{Transport: t.transport, CheckRedirect: checkRedirect}
+	if !r.credential.IsZero() {
+		client.CheckRedirect = keepOrigin
+	}
+	options := auth.TokenOptions{
+		Realm: r.realm.String(), Service: r.service, Scopes: r.scopes,
+		Username: r.credential.Username, Secret: r.credential.Secret,
+	}
+	begun := time.Now()
+	value, seconds := "", 0
+	var err error
+	if r.credential.Username == "" && r.credential.Secret != "" {
+		var got *auth.OAuthTokenResponse
+		if got, err = auth.FetchTokenWithOAuth(ctx, client, nil, "larder", options); err == nil {
+			value, seconds = got.AccessToken, got.ExpiresInSeconds
 		}
-		return r.Val.(string), nil
-	}
-}
-
-// session is the docker.Authorizer of one exchange.
-type session struct {
-	tokens     *tokens
-	used       *keyring // of the last request
-	challenged bool     // so that a token sent now was made for this exchange
-}
-
-// Authorize implements docker.Authorizer. containerd's own would have all who
-// want a token wait for the first of them, whatever their contexts say, and
-// would fail them all when the first one leaves.
-func (s *session) Authorize(ctx context.Context, req *http.Request) error {
-	s.used = s.tokens.current()
-	value, err := s.tokens.authorize(ctx, s.used, req)
-	if err == nil && value != "" {
-		req.Header.Set("Authorization", value)
-	}
-	return err
-}
-
-// AddResponses implements docker.Authorizer.
-func (s *session) AddResponses(ctx context.Context, responses []*http.Response) error {
-	last := responses[len(responses)-1]
-	var refused *keyring
-	if last.Request.Header.Get("Authorization") != "" {
-		if s.challenged {
-			return refusal(last)
-		}
-		refused = s.used
-	}
-	s.challenged = true
-	err := s.tokens.answer(ctx, refused, responses)
-	if err != nil && !errdefs.IsNotImplemented(err) {
-		return fmt.Errorf("%w: %w", refusal(last), err)
-	}
-	return err
-}
-
-// refusal is a 401 that no token changes.
-func refusal(resp *http.Response) error {
-	body, err := io.ReadAll(resp.Body) // the guard has it in memory
-	message := ociMessage(body)
-	if err != nil || message == "" {
-		for _, c := range auth.ParseAuthHeader(resp.Header) {
-			message = oneLine(c.Parameters["error"])
-			break
+	} else {
+		var got *auth.FetchTokenResponse
+		if got, err = auth.FetchToken(ctx, client, nil, options); err == nil {
+			value, seconds = got.Token, got.ExpiresInSeconds
 		}
 	}
-	return &statusError{status: resp.StatusCode, message: message}
+	if ue, ok := errors.AsType[remoteerrors.ErrUnexpectedStatus](err); ok {
+		// Its text carries the URL.
+		err = &statusError{status: ue.StatusCode, message: ociMessage(ue.Body), by: r.realm.Host}
+	}
+	if err == nil && len(value) > maxTokenValue {
+		err = fmt.Errorf("token is longer than %d bytes: %w", maxTokenValue, errdefs.ErrDataLoss)
+	}
+	if err != nil {
+		return token{}, err
+	}
+	return newToken(value, seconds, begun), nil
 }
 
 // tokenError says that there is no token. It hides its cause from
 // containerd's client, which would take a 404 of the token service for one of
 // the registry.
-type tokenError struct{ err error }
+type tokenError struct {
+	err  error  // may be shared by several exchanges
+	note string // what the credential has to do with it, if anything
+}
 
 func (e *tokenError) Error() string { return e.err.Error() }
 
+// status is the token service's answer, 0 if there was none.
+func (e *tokenError) status() int {
+	if se, ok := errors.AsType[*statusError](e.err); ok {
+		return se.status
+	}
+	return 0
+}
+
 // Is finds the context's errors only.
-func (e *tokenError) Is(target error) bool {
-	return (target == context.Canceled || target == context.DeadlineExceeded) && errors.Is(e.err, target)
+func (e *tokenError) Is(target error) bool { return isContextError(e.err, target) }
+
+// isContextError reports whether target is an error of a context, and the
+// cause of err.
+func isContextError(err, target error) bool {
+	known := target == context.Canceled || target == context.DeadlineExceeded //nolint:errorlint // sentinels themselves
+	return known && errors.Is(err, target)
 }
 
 // tokenTransport is the way to token services.
