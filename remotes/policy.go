@@ -66,5 +66,9 @@ type Policies struct {
 // NewPolicies makes Policies of what holds where nothing is said.
 func NewPolicies(defaults Policy) Policies { return Policies{defaults: defaults} }
 
+// AnyPrivate reports whether any repository may be under PrivateVerify. If none
+// is, nothing is kept from anybody.
+func (ps Policies) AnyPrivate() bool { return ps.defaults.Private == PrivateVerify }
+
 // For returns the policy of a repository.
 func (ps Policies) For(Repository) Policy { return ps.defaults }
