@@ -149,4 +149,7 @@ type Rule struct {
 	UpstreamRegistry string `toml:"upstream_registry,omitempty"`
 	// Prefix of the upstream repository name. ROOT: none.
 	UpstreamRepositoryPrefix string `toml:"upstream_repository_prefix,omitempty"`
+	// Who is served: no (everyone who reaches larder) or verify (whose pull
+	// secret the upstream accepts).
+	Private Privacy `toml:"private,omitempty"`
 }
