@@ -305,6 +305,33 @@ func TestPolicyDecidesNow(t *testing.T) {
 	}
 }
 
+// A tag that was taken on its upstream's word alone, while nothing was private,
+// is no way to what has become private since.
+func TestTagFromBeforePrivacy(t *testing.T) {
+	t.Parallel()
+	b := newPrivateBench(t, func(s *setup) { s.policies = Policies{} })
+	img := build(1)
+	b.up.PutImage("team/open", "1", img) // not asked for a password
+	open := Repository{Host: "a.example", Path: "team/open"}
+	b.resolve(Reference{Repository: open, Tag: "1"}, Miss)
+	tag := Reference{Repository: publicC(), Tag: "claim"}
+	b.up.PutImage(publicC().Path, "other", build(2))
+	b.up.Fault(remotestest.Reference("claim"), func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+		w.Header().Set("Content-Type", img.Root.MediaType)
+		w.Header().Set("Docker-Content-Digest", img.Root.Digest.String())
+		w.Header().Set("Content-Length", fmt.Sprint(img.Root.Size))
+	})
+	b.resolve(tag, Miss)
+	b.resolve(tag, Hit)
+	b.Policies = withPrivate("a.example")
+	for _, when := range []string{"upstream claims it still", "upstream is down"} {
+		if res, err := b.Resolve(soon(t), tag); err == nil {
+			t.Errorf("%s: got %v", when, res)
+		}
+		b.up.Stop()
+	}
+}
+
 // An index that was lost has forgotten who has what. Where something is private,
 // upstream is asked once; where nothing is, nothing changes.
 func TestLostIndexOpensNothing(t *testing.T) {
