@@ -82,6 +82,13 @@ func TestAdmitRefuses(t *testing.T) {
 			t.Errorf("%s: the error holds the secret: %v", name, err)
 		}
 	}
+	// A grant is for one repository.
+	b.up.PutImage(secretB().Path, "1", build(1))
+	b.admitted(secretA(), "1")
+	if _, err := b.Admit(soon(t), secretB(), "1", right); !errdefs.IsPermissionDenied(err) {
+		t.Errorf("a secret of another repository: got %v", err)
+	}
+	b.grants = newGrants(Access{})
 	b.up.Stop()
 	if _, err := b.Admit(soon(t), secretA(), "2", right); !errdefs.IsUnavailable(err) {
 		t.Errorf("upstream is down: %v, want unavailable", err)
@@ -285,7 +292,7 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 	b.up.PutImage(secretA().Path, "1", build(1))
 	ctx := withCaller(t.Context(), caller{credential: kim(secretA(), canary), id: "x"})
 	who, _ := callerOf(ctx)
-	printed := fmt.Sprintf("%v %+v %#v %s %v %+v", who, who, who, who, ctx, []any{who})
+	printed := fmt.Sprintf("%v %+v %#v %v %+v", who, who, who, ctx, []any{who})
 	_, err := b.Admit(soon(t), secretA(), "1", kim(secretA(), canary))
 	if err == nil {
 		t.Fatal("accepted")

@@ -63,8 +63,8 @@
 // are on their way for a private repository are for no other. This binds
 // [Resolver] and command line, too, which need not be admitted: they are
 // larder's own. (TestPrivateMatrix, TestRegistryMustShowBytes,
-// TestFillOfPrivateIsNotShared, TestPolicyDecidesNow, TestTagFromBeforePrivacy,
-// TestLostIndexOpensNothing)
+// TestFillOfPrivateIsNotShared, TestPullProvesBlobs, TestPolicyDecidesNow,
+// TestTagFromBeforePrivacy, TestLostIndexOpensNothing)
 //
 // Nothing that a reference or a pin needs is removed with another reference.
 // (TestRemoveKeepsSharedBlobs, TestPinKeepsImage)

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -269,6 +270,55 @@ func TestFillOfPrivateIsNotShared(t *testing.T) {
 	}
 }
 
+// A pull by the command line, too, brings nothing that the repository lacks: here
+// it has the manifest, and the layer is another's, stored or on its way.
+func TestPullProvesBlobs(t *testing.T) {
+	t.Parallel()
+	for _, stored := range []bool{true, false} {
+		b := newPrivateBench(t)
+		img := remotestest.Build(remotestest.ImageSpec{Seed: 1, Layers: []int64{4 << 20}})
+		layer := img.Blobs[0].Descriptor.Digest
+		b.up.PutImage(secretA().Path, "1", img)
+		b.up.PutImage(publicC().Path, "1", img)
+		b.up.DeleteBlob(publicC().Path, layer)
+		ctx := b.admitted(secretA(), "1")
+		release := make(chan struct{})
+		if stored {
+			close(release)
+		}
+		b.up.Fault(remotestest.And(remotestest.Blobs(), remotestest.Repo(secretA().Path)), remotestest.Gate(3<<20, release))
+		blob, err := b.Blob(ctx, ctx, secretA(), layer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if stored {
+			b.settle(layer)
+		}
+		pulled := make(chan error, 1)
+		ref := Reference{Repository: publicC(), Tag: "1"}
+		started, first := make(chan struct{}), sync.Once{}
+		go func() {
+			_, err := b.Pull(soon(t), ref, PullOptions{Report: func(p BlobProgress) {
+				if p.Digest == layer {
+					first.Do(func() { close(started) })
+				}
+			}})
+			pulled <- err
+		}()
+		if !stored {
+			<-started // it has joined the fill
+			close(release)
+		}
+		if err := <-pulled; !errdefs.IsNotFound(err) {
+			t.Errorf("stored %t: pull: %v, want the layer not found", stored, err)
+		}
+		blob.Close()
+		if ok, err := b.belongs(publicC(), layer); ok || err != nil {
+			t.Errorf("stored %t: the layer belongs to it: %t, %v", stored, ok, err)
+		}
+	}
+}
+
 // Which repositories are private their policies say now. What was public when it
 // came is kept from others as soon as it is not, and what everybody may have
 // is not asked for.
@@ -336,11 +386,15 @@ func TestTagFromBeforePrivacy(t *testing.T) {
 // upstream is asked once; where nothing is, nothing changes.
 func TestLostIndexOpensNothing(t *testing.T) {
 	t.Parallel()
-	for _, private := range []bool{true, false} {
+	for name, c := range map[string]struct{ private, has, down, want bool }{
+		"private, it lacks it":      {true, false, false, false},
+		"private, it has it":        {true, true, false, true},
+		"private, upstream is down": {true, true, true, false},
+		"nothing is private":        {false, false, true, true},
+	} {
 		root := filepath.Join(t.TempDir(), "store")
 		b := newPrivateBench(t, func(s *setup) { s.root = root })
 		img := build(1)
-		b.up.PutImage(publicC().Path, "1", img)
 		b.up.PutImage(secretA().Path, "1", img)
 		b.bring(b.admitted(secretA(), "1"), secretA(), img)
 		if err := b.Store.Close(); err != nil {
@@ -351,17 +405,23 @@ func TestLostIndexOpensNothing(t *testing.T) {
 		}
 		again := newPrivateBench(t, func(s *setup) {
 			s.root = root
-			if !private {
+			if !c.private {
 				s.policies = Policies{}
 			}
 		})
-		layer := img.Blobs[0].Descriptor.Digest
-		if _, err := again.readAs(soon(t), publicC(), layer); (err == nil) == private {
-			t.Errorf("something is private %t: %v", private, err)
+		if c.has {
+			again.up.PutImage(publicC().Path, "1", img)
 		}
-		again.up.PutImage(publicC().Path, "1", img)
-		if _, err := again.readAs(soon(t), publicC(), layer); err != nil && !errdefs.IsNotFound(err) {
-			t.Errorf("something is private %t: %v", private, err)
+		if c.down {
+			again.up.Stop()
+		}
+		for _, when := range []string{"first", "second"} {
+			if _, err := again.readAs(soon(t), publicC(), img.Blobs[0].Descriptor.Digest); (err == nil) != c.want {
+				t.Errorf("%s: %s: got %v, want it served: %t", name, when, err, c.want)
+			}
+		}
+		if n := again.up.Count(http.MethodGet, "/blobs/"); c.private && !c.down && n != 1 || !c.private && n != 0 {
+			t.Errorf("%s: upstream was asked %d times for the blob", name, n)
 		}
 	}
 }
