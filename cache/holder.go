@@ -3,6 +3,7 @@ package cache
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -54,6 +55,21 @@ func (s *Store) PutHolder(dgst digest.Digest, repository string) error {
 	h.Since = time.Now()
 	if err := s.index.put(holdersBucket, h.key(), h); err != nil {
 		return fmt.Errorf("note that %s has %s: %w", repository, dgst, err)
+	}
+	return nil
+}
+
+// PutFound is PutHolder and PutLink in one transaction, for a manifest that an
+// upstream of a repository has sent.
+func (s *Store) PutFound(l Link) error {
+	h := Holder{Digest: l.Digest, Repository: l.Repository, Since: time.Now()}
+	err := s.index.change(func(tx *bolt.Tx) error {
+		return errors.Join(
+			putRecord(tx, holdersBucket, h.key(), h),
+			putRecord(tx, manifestsBucket, l.key(), l))
+	})
+	if err != nil {
+		return fmt.Errorf("note that %s has manifest %s: %w", l.Repository, l.Digest, err)
 	}
 	return nil
 }

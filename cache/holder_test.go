@@ -31,7 +31,7 @@ func TestHolders(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := s.PutHolder(other, "a.example/x"); err != nil {
+	if err := s.PutFound(Link{Digest: other, Repository: "a.example/x"}); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Close(); err != nil {
@@ -55,6 +55,9 @@ func TestHolders(t *testing.T) {
 	}
 	if got := holderNames(t, s, other); len(got) != 1 {
 		t.Errorf("holders of another blob are %v, want 1", got)
+	}
+	if _, err := s.Link("a.example/x", other); err != nil {
+		t.Errorf("its link: %v", err)
 	}
 }
 

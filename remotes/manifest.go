@@ -144,6 +144,23 @@ func (r *Registry) noteLink(repo Repository, dgst digest.Digest) error {
 	return err
 }
 
+// noteFound records that a manifest belongs to a repository, and that one of its
+// upstreams has sent it.
+func (r *Registry) noteFound(repo Repository, dgst digest.Digest) error {
+	held, err := r.Store.Holds(dgst, repo.String())
+	if err != nil || held {
+		return errors.Join(err, r.noteLink(repo, dgst))
+	}
+	link, err := r.Store.Link(repo.String(), dgst)
+	if errdefs.IsNotFound(err) {
+		link, err = cache.Link{Repository: repo.String(), Digest: dgst, Created: time.Now()}, nil
+	}
+	if err != nil {
+		return err
+	}
+	return r.Store.PutFound(link)
+}
+
 // storedManifest describes a manifest that is in the store. What it is, the
 // document says, and the index only where the document does not: what the
 // index has may be another manifest's claim. A damaged one is thrown away and
@@ -240,14 +257,12 @@ func (r *Registry) fetchManifest(ctx context.Context, c *upstream.Client, repo R
 	if err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("%s@%s from %s: %w", repo, dgst, c.Endpoint(), err)
 	}
-	// Before it can be seen: who asks for it then finds its holder.
-	r.noteHolder(ctx, repo, dgst)
 	err = r.Store.Put(ctx, dgst, data, cache.Facts{MediaType: m.mediaType, Source: c.Endpoint().String()})
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
 	return m.describe(dgst, data), errors.Join(
 		r.Store.NoteDescriptors(m.children()),
-		r.noteLink(repo, dgst),
+		r.noteFound(repo, dgst),
 	)
 }
