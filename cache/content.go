@@ -146,7 +146,7 @@ func (s *Store) Delete(_ context.Context, dgst digest.Digest) error {
 		}
 		return fmt.Errorf("delete blob: %w", err)
 	}
-	return s.index.delete(blobsBucket, dgst.String())
+	return s.index.forget(dgst)
 }
 
 // blobReaderAt is a Blob as content.ReaderAt.

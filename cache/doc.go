@@ -34,6 +34,12 @@
 // while readers hold them. (TestFillResumes, TestFillBadPrefix,
 // TestFillDiskFull)
 //
+// Who has it is remembered. An upstream that sent a blob's bytes makes its
+// repository a holder of the blob, once they are verified and before the blob
+// can be seen. What a fill for a private [Origin] left unfinished is resumed for
+// the same repository only. (TestHolders, TestFillNotesHolder,
+// TestPrivatePrefixStays)
+//
 // Only what was published is served. A link, fifo, socket or folder among the
 // blobs is not there for any reader, and hangs none. Publishing replaces it;
 // a folder in a blob's place is left to a person and named in the error.
@@ -46,7 +52,7 @@
 // before it changes anything but the lock. (TestOpenNewerFormat)
 //
 // The file system is the truth. Which blobs exist is read from the blobs
-// folder alone. A lost or damaged index costs tags and facts, never bytes,
+// folder alone. A lost or damaged index costs tags, facts and holders, never bytes,
 // and never stops Open; the damaged file is kept. An index that merely cannot
 // be opened now, because the disk is full or somebody holds it, is not
 // damaged. (TestOpenDamagedIndex, TestOpenIndexBusy, TestDiskFullElsewhere)

@@ -22,6 +22,7 @@ const HoldBack = 1 << 20
 type Fill struct {
 	store  *Store
 	digest digest.Digest
+	origin Origin
 	hint   int64 // the size as a manifest gave it, -1 if none did
 	cancel context.CancelCauseFunc
 
@@ -44,6 +45,13 @@ type Fill struct {
 //
 // The fill keeps the values of ctx but not its end.
 func (s *Store) Fill(ctx context.Context, dgst digest.Digest, hint int64, src Source) (_ *Fill, started bool, _ error) {
+	return s.FillFor(ctx, Origin{}, dgst, hint, src)
+}
+
+// FillFor is Fill for a repository. It joins a running fill of whatever
+// origin: whether its bytes may be handed out, Fill.Origin lets the caller
+// decide.
+func (s *Store) FillFor(ctx context.Context, origin Origin, dgst digest.Digest, hint int64, src Source) (_ *Fill, started bool, _ error) {
 	if _, err := s.blobPath(dgst); err != nil {
 		return nil, false, err
 	}
@@ -63,7 +71,7 @@ func (s *Store) Fill(ctx context.Context, dgst digest.Digest, hint int64, src So
 		}
 		return nil, false, err
 	}
-	f := &Fill{store: s, digest: dgst, hint: hint, size: -1, changed: make(chan struct{})}
+	f := &Fill{store: s, digest: dgst, origin: origin, hint: hint, size: -1, changed: make(chan struct{})}
 	// The one place where work is cut loose from the client that caused it:
 	// the next client wants these bytes too. Close and the policy end it.
 	fillCtx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
@@ -80,6 +88,9 @@ func (s *Store) Fill(ctx context.Context, dgst digest.Digest, hint int64, src So
 
 // Digest returns the digest of the blob that is being filled.
 func (f *Fill) Digest() digest.Digest { return f.digest }
+
+// Origin returns for whom the fill was started.
+func (f *Fill) Origin() Origin { return f.origin }
 
 // Progress is how far a fill is.
 type Progress struct {

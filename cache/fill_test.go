@@ -169,12 +169,14 @@ func TestFillOneSource(t *testing.T) {
 	s := openStore(t, t.TempDir())
 	data, dgst := blobOf(1, 2*HoldBack)
 	src := newTap(int64(len(data)))
-	var wg sync.WaitGroup
+	var wg, joined sync.WaitGroup
 	var mu sync.Mutex
 	starts := 0
+	joined.Add(50) // before a byte flows: later ones find the blob
 	for range 50 {
 		wg.Go(func() {
 			f, started, err := s.Fill(t.Context(), dgst, -1, src)
+			joined.Done()
 			if err != nil {
 				t.Error(err)
 				return
@@ -189,6 +191,7 @@ func TestFillOneSource(t *testing.T) {
 			}
 		})
 	}
+	joined.Wait()
 	for part := data; len(part) > 0; part = part[min(len(part), 100_000):] {
 		src.flow(t, part[:min(len(part), 100_000)])
 	}

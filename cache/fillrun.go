@@ -41,6 +41,9 @@ func (f *Fill) fill(ctx context.Context, src Source) error {
 	if err != nil {
 		return err
 	}
+	if err := in.claim(f.origin.owner()); err != nil {
+		return errors.Join(&diskError{err}, in.file.Close())
+	}
 	f.update(func() { f.file, f.received = in.file, in.offset })
 	source, err := f.complete(ctx, in, src)
 	if err != nil {
@@ -56,6 +59,12 @@ func (f *Fill) fill(ctx context.Context, src Source) error {
 // publish makes the verified bytes a blob. Facts are worth less than bytes:
 // that they cannot be noted fails nobody's pull.
 func (f *Fill) publish(ctx context.Context, in *ingest, source string) error {
+	if f.origin.Repository != "" {
+		// Before the blob can be seen: who asks for it then finds its holder.
+		if err := f.store.PutHolder(f.digest, f.origin.Repository); err != nil {
+			f.store.logger.WarnContext(ctx, "fill: holder not noted", "digest", f.digest, "err", err)
+		}
+	}
 	if err := in.publish(ctx, f.digest); err != nil && !errdefs.IsAlreadyExists(err) {
 		return err
 	}

@@ -133,6 +133,51 @@ func (in *ingest) writeNote(name string, data []byte) error {
 	return nil
 }
 
+// ownerNote is the note that names the owner of an ingest; nobody in
+// particular owns one without it.
+const ownerNote = "owner"
+
+// claim makes the ingest one of owner ("": nobody in particular). Bytes that
+// belong to another owner are thrown away: an upstream of owner could have
+// them handed out by answering for a blob that it does not have.
+func (in *ingest) claim(owner string) error {
+	path := filepath.Join(in.dir, ownerNote)
+	old, err := readNote(path)
+	isNone := errors.Is(err, fs.ErrNotExist)
+	if isNone && owner == "" || err == nil && string(old) == owner {
+		return nil
+	}
+	if in.offset > 0 && !isNone { // also when the note is not readable
+		if err := in.truncate(); err != nil {
+			return err
+		}
+	}
+	if !isNone {
+		if err := os.RemoveAll(path); err != nil {
+			return fmt.Errorf("ingest %q: %w", in.ref, err)
+		}
+	}
+	if owner == "" {
+		return nil
+	}
+	return in.syncNote(ownerNote, []byte(owner))
+}
+
+// syncNote writes a note that must not be lost in a power cut while bytes
+// that come after it are kept.
+func (in *ingest) syncNote(name string, data []byte) error {
+	f, err := os.OpenFile(filepath.Join(in.dir, name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return fmt.Errorf("ingest %q: %w", in.ref, err)
+	}
+	_, err = f.Write(data)
+	err = errors.Join(err, f.Sync(), f.Close(), syncDir(in.dir))
+	if err != nil {
+		return fmt.Errorf("ingest %q: note %s: %w", in.ref, name, err)
+	}
+	return nil
+}
+
 // Write appends. After a short write the offset is where the disk stopped,
 // so that hash and file still agree.
 func (in *ingest) Write(p []byte) (int, error) {

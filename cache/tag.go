@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -122,6 +123,26 @@ func (s *Store) DeleteLink(repository string, dgst digest.Digest) error {
 		return fmt.Errorf("unlink %s: %w", key, err)
 	}
 	return nil
+}
+
+// LinksOf returns the links of one repository, in the order of their digests.
+func (s *Store) LinksOf(repository string) ([]Link, error) {
+	var all []Link
+	prefix := []byte(repository + "@")
+	err := s.index.view(func(tx *bolt.Tx) error {
+		cursor := tx.Bucket([]byte(manifestsBucket)).Cursor()
+		for k, v := cursor.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, v = cursor.Next() {
+			var l Link
+			if json.Unmarshal(v, &l) == nil {
+				all = append(all, l)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read links of %s: %w", repository, err)
+	}
+	return all, nil
 }
 
 // Links returns all links, in the order of repository and digest.

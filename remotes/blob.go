@@ -30,6 +30,9 @@ func (r *Registry) Blob(arrive, reader context.Context, repo Repository, dgst di
 	for {
 		b, err := r.openWhole(arrive, dgst)
 		if err == nil {
+			if err := r.prove(arrive, repo, b); err != nil {
+				return nil, errors.Join(err, b.Close())
+			}
 			r.Store.Touch("", dgst)
 			r.holds.note(dgst)
 			return &Blob{ReadSeekCloser: b, Size: b.Size(), Outcome: Hit}, nil
@@ -81,7 +84,13 @@ func (r *Registry) joinFill(arrive, reader context.Context, repo Repository, dgs
 	if err != nil {
 		return nil, err
 	}
+	if !r.mayShare(fill, repo) {
+		return nil, r.awaitOther(arrive, fill)
+	}
 	if err := fill.WaitReadable(arrive, 0); err != nil {
+		if !started && isRefusal(err) && r.IsPrivate(repo) {
+			return nil, errAskAgain // the refusal is another caller's
+		}
 		return nil, err
 	}
 	rd, err := fill.NewReader(reader)
@@ -100,12 +109,33 @@ func (r *Registry) joinFill(arrive, reader context.Context, repo Repository, dgs
 	return &Blob{ReadSeekCloser: rd, Size: rd.Size(), Outcome: outcome}, nil
 }
 
+// errAskAgain says that the store is to be looked at anew, as if the blob had been
+// published between two looks.
+var errAskAgain = fmt.Errorf("look again: %w", errdefs.ErrAlreadyExists)
+
+// mayShare reports whether the bytes of a running fill may be handed out for a
+// repository.
+func (r *Registry) mayShare(fill *cache.Fill, repo Repository) bool {
+	origin := fill.Origin()
+	return !origin.Private || origin.Repository == repo.String()
+}
+
+// awaitOther waits for the end of a fill whose bytes are another repository's.
+// They can be compared once they are whole, and not before.
+func (r *Registry) awaitOther(ctx context.Context, fill *cache.Fill) error {
+	err := fill.Wait(ctx)
+	if ctx.Err() != nil {
+		return fmt.Errorf("blob %s is on its way for a private repository: %w", fill.Digest(), err)
+	}
+	return errAskAgain // whatever became of it
+}
+
 func (r *Registry) fill(ctx context.Context, repo Repository, dgst digest.Digest) (*cache.Fill, bool, error) {
 	hint := int64(-1)
 	if facts, err := r.Store.Facts(dgst); err == nil && facts.Size > 0 {
 		hint = facts.Size
 	}
-	return r.Store.Fill(ctx, dgst, hint, blobSource{registry: r, repo: repo, digest: dgst})
+	return r.Store.FillFor(ctx, r.origin(repo), dgst, hint, blobSource{registry: r, repo: repo, digest: dgst})
 }
 
 // blobSource is the cache.Source of a blob: its repository at the upstreams

@@ -24,7 +24,7 @@ func (r *Registry) resolveTag(ctx context.Context, ref Reference, force bool) (R
 		return Resolved{}, err
 	}
 	if !stored && !force {
-		if err := r.negatives.recall(ref.String()); err != nil {
+		if err := r.negatives.recall(perCaller(ctx, ref.String())); err != nil {
 			return Resolved{}, err
 		}
 	}
@@ -61,12 +61,21 @@ func (r *Registry) storedTag(ref Reference) (tag cache.Tag, stored bool, err err
 		return cache.Tag{}, false, err
 	}
 	stored, err = r.Store.Has(tag.Target.Digest)
+	if err != nil || !stored {
+		return tag, false, err
+	}
+	// Before any policy was private, it was taken from others on a word.
+	stored, err = r.belongs(ref.Repository, tag.Target.Digest)
 	return tag, stored, err
 }
 
 // stale answers with what is stored although a check failed, unless the
-// check found the tag deleted and the policy is to refuse then.
+// check found the tag deleted and the policy is to refuse then, or upstream
+// refused it to who may not have what is private.
 func (r *Registry) stale(ref Reference, tag cache.Tag, problem error) (Resolved, error) {
+	if isRefusal(problem) && r.IsPrivate(ref.Repository) {
+		return Resolved{}, problem
+	}
 	if errdefs.IsNotFound(problem) {
 		switch r.Freshness.Deleted {
 		case DeletedRefuse:
@@ -85,7 +94,7 @@ func (r *Registry) stale(ref Reference, tag cache.Tag, problem error) (Resolved,
 // mine says that this call started it.
 func (r *Registry) awaitCheck(ctx context.Context, ref Reference, impatient bool) (res Resolved, mine bool, err error) {
 	started := false // set by the flight before its result is sent
-	results := r.checks.DoChan(ref.String(), func() (any, error) {
+	results := r.checks.DoChan(perCaller(ctx, ref.String()), func() (any, error) {
 		started = true
 		// The check serves all who wait and those who come later: it does
 		// not end with the client that happened to start it.
@@ -131,14 +140,17 @@ func (r *Registry) check(ctx context.Context, ref Reference, sparing bool) (Reso
 	}
 	target, source, err := r.askUpstream(ctx, ref, sparing && stored)
 	if err != nil {
-		if stored {
+		switch {
+		case stored && isRefusal(err) && r.IsPrivate(ref.Repository):
+			r.revoke(ctx, ref.Repository) // it says nothing to anybody else
+		case stored:
 			r.noteFailure(ctx, ref, err)
-		} else {
-			r.negatives.note(ref.String(), err)
+		default:
+			r.negatives.note(perCaller(ctx, ref.String()), err)
 		}
 		return Resolved{}, err
 	}
-	r.negatives.forget(ref.String())
+	r.negatives.forget(perCaller(ctx, ref.String()))
 	r.holds.note(target.Digest)
 	if stored {
 		// A removal while upstream was asked stands.
@@ -176,7 +188,7 @@ func (r *Registry) askUpstream(ctx context.Context, ref Reference, sparing bool)
 			return err
 		}
 		source = c.Endpoint().String()
-		target, err = r.storedManifest(ctx, desc.Digest)
+		target, err = r.ownManifest(ctx, ref.Repository, desc.Digest)
 		if errdefs.IsNotFound(err) {
 			target, err = r.fetchManifest(ctx, c, ref.Repository, desc.Digest)
 			return err

@@ -51,6 +51,31 @@
 // What a stored blob is, its bytes say, and not the manifest of somebody who
 // names it. (TestClaimsDoNotChangeTypes, TestLayerIsNoManifest)
 //
+// A repository under [PrivateVerify] is served to those whom its upstream lets
+// have a manifest of it; [Registry.Admit] asks by one HEAD, shared by all who
+// show the same secret. Upstream's yes holds for Access.Verified, and for
+// Access.Grace while upstream cannot be asked, both from when it was said; its
+// no takes a yes back at once, also behind a tag check or a fetch. What is
+// refused to one is refused to nobody else. (TestAdmitAsksOnce,
+// TestAdmitRefuses, TestGrantHolds, TestGrantGrace, TestGrantRevoked,
+// TestVerificationIsShared, TestGraceIsImpatient, TestRevokedIsNotServedStale,
+// TestRefusalIsTheCallersOwn, TestFillRefusedToAnotherCaller, TestPrivateLists)
+//
+// What is missing of it is fetched with the caller's secret and no other. That
+// is kept as long as the request or the fill lasts, and printed nowhere;
+// remembered is a keyed hash. The memory is bounded. (TestFetchAsCaller,
+// TestSecretsAreNotPrinted, TestMac, TestGrantsAreBounded)
+//
+// As long as any repository is private, what is stored is served for a
+// repository only if one of its upstreams is known to have it, or one of a
+// repository that is not private; else an upstream must show it first, by the
+// whole manifest or by bytes of the blob that it cannot foretell. Bytes that
+// are on their way for a private repository are for no other. This binds
+// [Resolver] and command line, too, which need not be admitted: they are
+// larder's own. (TestPrivateMatrix, TestRegistryMustShowBytes,
+// TestFillOfPrivateIsNotShared, TestPullProvesBlobs, TestPolicyDecidesNow,
+// TestTagFromBeforePrivacy, TestLostIndexOpensNothing)
+//
 // Nothing that a reference or a pin needs is removed with another reference.
 // (TestRemoveKeepsSharedBlobs, TestPinKeepsImage)
 package remotes

@@ -31,6 +31,9 @@ func (r *Registry) Tags(ctx context.Context, repo Repository, n int, last string
 		list.Outcome = Miss
 		return list.atMost(n), nil
 	}
+	if isRefusal(err) && r.IsPrivate(repo) {
+		return TagList{}, err
+	}
 	stored, serr := r.storedTags(repo)
 	if serr != nil || len(stored) == 0 {
 		return TagList{}, err

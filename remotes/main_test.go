@@ -51,6 +51,8 @@ type setup struct {
 	upstream  upstream.Options
 	freshness Freshness
 	names     Names
+	hosts     []string // that have the same upstreams as docker.io
+	policies  Policies
 	log       io.Writer
 }
 
@@ -105,14 +107,18 @@ func newBench(t *testing.T, ups []*remotestest.Registry, change ...func(*setup))
 	})
 	routes := Routes{}
 	if len(route) > 0 {
-		routes, err = NewRoutes(map[string][]upstream.Endpoint{DockerHub: route})
+		byHost := map[string][]upstream.Endpoint{DockerHub: route}
+		for _, host := range s.hosts {
+			byHost[host] = route
+		}
+		routes, err = NewRoutes(byHost)
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
 	return &bench{
 		Registry: NewRegistry(Config{
-			Store: store, Pool: pool, Names: s.names, Routes: routes, Freshness: s.freshness, Logger: logger,
+			Store: store, Pool: pool, Names: s.names, Routes: routes, Freshness: s.freshness, Policies: s.policies, Logger: logger,
 		}),
 		t: t, root: s.root,
 	}

@@ -87,7 +87,7 @@ func (r *Registry) readStored(dgst digest.Digest) ([]byte, error) {
 func (r *Registry) ensureManifest(ctx context.Context, ref Reference, asked bool) (Resolved, error) {
 	res := Resolved{Outcome: Hit}
 	var err error
-	res.Descriptor, err = r.storedManifest(ctx, ref.Digest)
+	res.Descriptor, err = r.ownManifest(ctx, ref.Repository, ref.Digest)
 	if errdefs.IsNotFound(err) {
 		res, err = r.bringManifest(ctx, Reference{Repository: ref.Repository, Digest: ref.Digest})
 	}
@@ -102,6 +102,23 @@ func (r *Registry) ensureManifest(ctx context.Context, ref Reference, asked bool
 		}
 	}
 	return res, nil
+}
+
+// ownManifest is storedManifest of a repository. One that does not belong to it
+// is not found: what the repository's upstream then sends shows that it does.
+func (r *Registry) ownManifest(ctx context.Context, repo Repository, dgst digest.Digest) (ocispec.Descriptor, error) {
+	desc, err := r.storedManifest(ctx, dgst)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	ok, err := r.belongs(repo, dgst)
+	if err == nil && !ok {
+		err = fmt.Errorf("manifest %s is not known to be one of %s: %w", dgst, repo, errdefs.ErrNotFound)
+	}
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	return desc, nil
 }
 
 // noteAsked marks a manifest as wanted by its digest. A manifest that this
@@ -125,6 +142,23 @@ func (r *Registry) noteLink(repo Repository, dgst digest.Digest) error {
 		err = r.Store.PutLink(cache.Link{Repository: repo.String(), Digest: dgst, Created: time.Now()})
 	}
 	return err
+}
+
+// noteFound records that a manifest belongs to a repository, and that one of its
+// upstreams has sent it.
+func (r *Registry) noteFound(repo Repository, dgst digest.Digest) error {
+	held, err := r.Store.Holds(dgst, repo.String())
+	if err != nil || held {
+		return errors.Join(err, r.noteLink(repo, dgst))
+	}
+	link, err := r.Store.Link(repo.String(), dgst)
+	if errdefs.IsNotFound(err) {
+		link, err = cache.Link{Repository: repo.String(), Digest: dgst, Created: time.Now()}, nil
+	}
+	if err != nil {
+		return err
+	}
+	return r.Store.PutFound(link)
 }
 
 // storedManifest describes a manifest that is in the store. What it is, the
@@ -175,11 +209,12 @@ func newDescribed() *lru.Cache[digest.Digest, ocispec.Descriptor] {
 
 // bringManifest brings a manifest by digest, once for all who wait.
 func (r *Registry) bringManifest(ctx context.Context, ref Reference) (Resolved, error) {
-	if err := r.negatives.recall(ref.String()); err != nil {
+	key := perCaller(ctx, ref.String())
+	if err := r.negatives.recall(key); err != nil {
 		return Resolved{}, err
 	}
 	mine := false // set by the flight if this call started it
-	results := r.manifests.DoChan(ref.String(), func() (any, error) {
+	results := r.manifests.DoChan(key, func() (any, error) {
 		mine = true
 		// As for a tag: it serves those who come later, too.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), checkTimeout)
@@ -190,9 +225,9 @@ func (r *Registry) bringManifest(ctx context.Context, ref Reference) (Resolved, 
 			return err
 		})
 		if err != nil {
-			r.negatives.note(ref.String(), err)
+			r.negatives.note(key, err)
 		} else {
-			r.negatives.forget(ref.String())
+			r.negatives.forget(key)
 		}
 		return desc, err
 	})
@@ -228,6 +263,6 @@ func (r *Registry) fetchManifest(ctx context.Context, c *upstream.Client, repo R
 	}
 	return m.describe(dgst, data), errors.Join(
 		r.Store.NoteDescriptors(m.children()),
-		r.noteLink(repo, dgst),
+		r.noteFound(repo, dgst),
 	)
 }

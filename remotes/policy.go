@@ -1,6 +1,7 @@
 package remotes
 
 import (
+	"maps"
 	"time"
 )
 
@@ -61,10 +62,38 @@ type Policy struct {
 // it, over the defaults.
 type Policies struct {
 	defaults Policy
+	hosts    map[string]Policy
 }
 
 // NewPolicies makes Policies of what holds where nothing is said.
 func NewPolicies(defaults Policy) Policies { return Policies{defaults: defaults} }
 
+// AnyPrivate reports whether any repository may be under PrivateVerify. If none
+// is, nothing is kept from anybody.
+func (ps Policies) AnyPrivate() bool {
+	for _, p := range ps.hosts {
+		if p.Private == PrivateVerify {
+			return true
+		}
+	}
+	return ps.defaults.Private == PrivateVerify
+}
+
+// WithHost returns Policies with a policy for all repositories of a canonical
+// registry host.
+func (ps Policies) WithHost(host string, p Policy) Policies {
+	hosts := maps.Clone(ps.hosts)
+	if hosts == nil {
+		hosts = map[string]Policy{}
+	}
+	hosts[host] = p
+	return Policies{defaults: ps.defaults, hosts: hosts}
+}
+
 // For returns the policy of a repository.
-func (ps Policies) For(Repository) Policy { return ps.defaults }
+func (ps Policies) For(repo Repository) Policy {
+	if p, ok := ps.hosts[repo.Host]; ok {
+		return p
+	}
+	return ps.defaults
+}

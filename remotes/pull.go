@@ -2,6 +2,7 @@ package remotes
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/containerd/containerd/v2/core/images"
@@ -194,6 +195,9 @@ func (r *Registry) pullBlob(ctx context.Context, repo Repository, desc ocispec.D
 			p.Size = now.Size
 		}
 		report(p)
+		if now.Done && now.Err == nil && !r.mayShare(fill, repo) {
+			return r.storedBlob(ctx, repo, p, report)
+		}
 		if now.Done {
 			return p, now.Err
 		}
@@ -214,6 +218,9 @@ func (r *Registry) storedBlob(ctx context.Context, repo Repository, p BlobProgre
 	}
 	if err != nil {
 		return p, err
+	}
+	if err := r.prove(ctx, repo, b); err != nil {
+		return p, errors.Join(err, b.Close())
 	}
 	p.Outcome, p.Size, p.Received, p.Done = Hit, b.Size(), b.Size(), true
 	report(p)

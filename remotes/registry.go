@@ -32,7 +32,8 @@ const (
 	Miss Outcome = "miss"
 )
 
-// Config is what a Registry is made of. All fields are needed.
+// Config is what a Registry is made of. All fields are needed but where they
+// say so.
 type Config struct {
 	Store     *cache.Store
 	Pool      *upstream.Pool
@@ -40,6 +41,8 @@ type Config struct {
 	Routes    Routes
 	Freshness Freshness
 	Policies  Policies
+	// Access is for private repositories. Zero means DefaultAccess.
+	Access Access
 	// Logger gets what no client hears of, such as a stale answer's reason.
 	Logger *slog.Logger
 }
@@ -55,7 +58,9 @@ type Registry struct {
 	senders   senders            // who sent bytes of blobs that are not stored
 	reads     singleflight.Group // manifests being read from the store, by digest
 	described *lru.Cache[digest.Digest, ocispec.Descriptor]
-	holds     *holds // what no removal may delete now
+	holds     *holds             // what no removal may delete now
+	grants    *grants            // who was admitted to private repositories
+	proofs    singleflight.Group // that a repository has a blob, by both
 
 	mu      sync.Mutex
 	overdue map[string]int // checks that outlasted Patience, by registry host
@@ -63,7 +68,7 @@ type Registry struct {
 
 // NewRegistry makes a Registry.
 func NewRegistry(c Config) *Registry {
-	return &Registry{Config: c, negatives: newNegatives(), senders: newSenders(), described: newDescribed(), holds: newHolds(), overdue: map[string]int{}}
+	return &Registry{Config: c, negatives: newNegatives(), senders: newSenders(), described: newDescribed(), holds: newHolds(), grants: newGrants(c.Access), overdue: map[string]int{}}
 }
 
 // ParseReference reads a reference as a person types it and maps it as if a
@@ -122,7 +127,7 @@ func (r *Registry) tryUpstreams(ctx context.Context, repo Repository, eps []upst
 			// That the first ones do not have it says nothing of the others.
 			return fmt.Errorf("%s: %d of %d upstreams asked (%v): %w", repo, i, len(eps), telling, context.Cause(ctx)) //nolint:errorlint // see above
 		}
-		err := try(r.Pool.Client(ep))
+		err := try(r.clientFor(ctx, ep))
 		if err == nil {
 			return nil
 		}
@@ -130,6 +135,9 @@ func (r *Registry) tryUpstreams(ctx context.Context, repo Repository, eps []upst
 			telling = err
 		}
 		r.Logger.DebugContext(ctx, "upstream failed", "ns", repo.Host, "upstream", ep.String(), "err", err)
+	}
+	if errdefs.IsPermissionDenied(telling) {
+		r.revoke(ctx, repo)
 	}
 	return telling
 }

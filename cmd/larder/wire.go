@@ -57,7 +57,7 @@ func newRegistry(cfg *config.Config, store *cache.Store, mirror net.Addr, logger
 		return nil, err
 	}
 	return remotes.NewRegistry(remotes.Config{
-		Store: store, Pool: pool, Names: names, Routes: routes, Freshness: fresh, Logger: logger,
+		Store: store, Pool: pool, Names: names, Routes: routes, Freshness: fresh, Policies: policiesOf(cfg), Access: accessOf(cfg.Private), Logger: logger,
 	}), nil
 }
 

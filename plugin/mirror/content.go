@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -13,13 +14,11 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-func (s *Server) serveManifest(w http.ResponseWriter, r *http.Request, repo remotes.Repository, req request) error {
+func (s *Server) serveManifest(ctx context.Context, w http.ResponseWriter, r *http.Request, repo remotes.Repository, req request) error {
 	ref, err := repo.WithObject(req.object)
 	if err != nil {
 		return invalid(objectCode(req.object), err)
 	}
-	ctx, cancel := s.arriving(r)
-	defer cancel()
 	var m remotes.Manifest
 	if r.Method == http.MethodHead {
 		m.Resolved, err = s.registry.Resolve(ctx, ref)
@@ -48,13 +47,11 @@ func describe(w http.ResponseWriter, desc ocispec.Descriptor, outcome remotes.Ou
 	h.Set(CacheHeader, string(outcome))
 }
 
-func (s *Server) serveBlob(w http.ResponseWriter, r *http.Request, repo remotes.Repository, req request) error {
+func (s *Server) serveBlob(ctx context.Context, w http.ResponseWriter, r *http.Request, repo remotes.Repository, req request) error {
 	dgst, err := digest.Parse(req.object)
 	if err != nil {
 		return invalid("DIGEST_INVALID", fmt.Errorf("digest %.100q: %w", req.object, err))
 	}
-	ctx, cancel := s.arriving(r)
-	defer cancel()
 	blob, err := s.registry.Blob(ctx, r.Context(), repo, dgst)
 	if err != nil {
 		return err

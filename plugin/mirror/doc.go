@@ -11,7 +11,7 @@
 // (TestAbortOnBadBytes, TestSmallBadBlobIsRefused, TestAbortOnShrunkFile)
 //
 // Headers come within Options.Wait, or a refusal does, so that containerd
-// goes on to its next host. A refusal is 400, 403, 404, 405, 502, 503, or 508 for
+// goes on to its next host. A refusal is 400, 401, 403, 404, 405, 502, 503, or 508 for
 // a request of larder's own: containerd takes each as "next host". It is never
 // 429, which containerd repeats five times at once, and never a redirect.
 // (TestRefusals, TestMalformedRequests, TestHungUpstream,
@@ -22,6 +22,13 @@
 // (TestHeadIsGetWithoutBody, TestRangeOfHit, TestRangeOfRunningFill)
 //
 // A fill goes on when its client leaves. (TestFillOutlivesClient)
+//
+// Who wants anything of a private repository shows a pull secret, by the Basic
+// scheme: without one the answer is 401 with a challenge, which containerd
+// answers with the pod's; with one that upstream does not accept it is 403.
+// Other schemes count as none. Of any other repository Authorization is not
+// looked at. (TestPrivateNeedsSecret, TestAuthorizationHeader,
+// TestPublicIgnoresAuthorization, TestPrivateUpstreamDown)
 //
 // Nothing is written but through pull-through: any method except GET and
 // HEAD is refused, and a name that does not exist leaves no trace.

@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -14,9 +15,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-func (s *Server) serveTags(w http.ResponseWriter, r *http.Request, repo remotes.Repository, req request) error {
-	ctx, cancel := s.arriving(r)
-	defer cancel()
+func (s *Server) serveTags(ctx context.Context, w http.ResponseWriter, r *http.Request, repo remotes.Repository, req request) error {
 	n := max(req.n, 0) // 0 asks for all
 	if req.n == 0 {
 		n = 1 // an empty page is asked for; whether there are tags decides between it and 404
@@ -49,13 +48,11 @@ func (s *Server) serveTags(w http.ResponseWriter, r *http.Request, repo remotes.
 	}{req.name, list.Tags})
 }
 
-func (s *Server) serveReferrers(w http.ResponseWriter, r *http.Request, repo remotes.Repository, req request) error {
+func (s *Server) serveReferrers(ctx context.Context, w http.ResponseWriter, r *http.Request, repo remotes.Repository, req request) error {
 	dgst, err := digest.Parse(req.object)
 	if err != nil {
 		return invalid("DIGEST_INVALID", fmt.Errorf("digest %.100q: %w", req.object, err))
 	}
-	ctx, cancel := s.arriving(r)
-	defer cancel()
 	descs, err := s.registry.Referrers(ctx, repo, dgst, req.artifactType)
 	if errdefs.IsNotFound(err) {
 		descs, err = nil, nil // the specification: an empty list, never 404

@@ -50,6 +50,7 @@ type setup struct {
 	wait     time.Duration
 	header   time.Duration // how long the pool waits for a header
 	attempts int           // of a fill
+	policies remotes.Policies
 	listed   map[string]bool
 	first    []upstream.Endpoint // in docker.io's route before up
 	self     bool                // the mirror itself is first in that route
@@ -92,7 +93,7 @@ func newBench(t *testing.T, change ...func(*setup)) *bench {
 			t.Errorf("close store: %v", err)
 		}
 	})
-	b.serve(listener, New(b.registry(pool, route, s.listed), Options{
+	b.serve(listener, New(b.registry(pool, route, s), Options{
 		Map: b.names(s.listed).Map, Secret: s.secret, ID: pool.ID(), Wait: s.wait, Logger: logger,
 	}))
 	return b
@@ -107,14 +108,14 @@ func (b *bench) names(listed map[string]bool) remotes.Names {
 	return remotes.Names{Rules: rules, Own: map[string]bool{b.addr: true}, Listed: listed}
 }
 
-func (b *bench) registry(pool *upstream.Pool, route []upstream.Endpoint, listed map[string]bool) *remotes.Registry {
+func (b *bench) registry(pool *upstream.Pool, route []upstream.Endpoint, s setup) *remotes.Registry {
 	b.t.Helper()
 	routes, err := remotes.NewRoutes(map[string][]upstream.Endpoint{remotes.DockerHub: route})
 	if err != nil {
 		b.t.Fatal(err)
 	}
 	return remotes.NewRegistry(remotes.Config{
-		Store: b.store, Pool: pool, Names: b.names(listed), Routes: routes,
+		Store: b.store, Pool: pool, Names: b.names(s.listed), Routes: routes, Policies: s.policies,
 		Freshness: remotes.DefaultFreshness(), Logger: slog.New(slog.DiscardHandler),
 	})
 }

@@ -173,6 +173,12 @@ func TestEmptyBlob(t *testing.T) {
 // stored is a Registry of which a fuzzed request needs only a blob.
 type stored struct{ store *cache.Store }
 
+func (s stored) IsPrivate(remotes.Repository) bool { return false }
+
+func (s stored) Admit(ctx context.Context, _ remotes.Repository, _ string, _ remotes.Credential) (context.Context, error) {
+	return ctx, nil
+}
+
 func (s stored) Resolve(context.Context, remotes.Reference) (remotes.Resolved, error) {
 	return remotes.Resolved{}, context.Canceled
 }

@@ -129,6 +129,9 @@ func (r refusal) write(w http.ResponseWriter) {
 	}
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store")
+	if r.status == http.StatusUnauthorized {
+		h.Set("WWW-Authenticate", challenge)
+	}
 	w.WriteHeader(r.status)
 	_, _ = w.Write(body) // the client left; the log line has the status
 }

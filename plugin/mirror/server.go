@@ -26,6 +26,8 @@ const (
 
 // Registry is what the mirror serves. remotes.Registry is one.
 type Registry interface {
+	IsPrivate(repo remotes.Repository) bool
+	Admit(ctx context.Context, repo remotes.Repository, manifest string, cred remotes.Credential) (context.Context, error)
 	Resolve(ctx context.Context, ref remotes.Reference) (remotes.Resolved, error)
 	Manifest(ctx context.Context, ref remotes.Reference) (remotes.Manifest, error)
 	Blob(arrive, reader context.Context, repo remotes.Repository, dgst digest.Digest) (*remotes.Blob, error)
@@ -109,15 +111,21 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) (request, error) 
 	if req.ns != "" {
 		h.Set("OCI-Namespace", repo.Host)
 	}
+	arriving, cancel := s.arriving(r)
+	defer cancel()
+	ctx, err := s.identify(arriving, r, repo, req)
+	if err != nil {
+		return req, err
+	}
 	switch req.kind {
 	case kindManifest:
-		return req, s.serveManifest(w, r, repo, req)
+		return req, s.serveManifest(ctx, w, r, repo, req)
 	case kindBlob:
-		return req, s.serveBlob(w, r, repo, req)
+		return req, s.serveBlob(ctx, w, r, repo, req)
 	case kindTags:
-		return req, s.serveTags(w, r, repo, req)
+		return req, s.serveTags(ctx, w, r, repo, req)
 	default:
-		return req, s.serveReferrers(w, r, repo, req)
+		return req, s.serveReferrers(ctx, w, r, repo, req)
 	}
 }
 
@@ -163,7 +171,7 @@ func (s *Server) knowsSecret(r *http.Request) bool {
 	return subtle.ConstantTimeCompare(got[:], want[:]) == 1
 }
 
-// arriving bounds the wait for upstream.
+// arriving bounds the wait for upstream, and for being admitted.
 func (s *Server) arriving(r *http.Request) (context.Context, context.CancelFunc) {
 	return context.WithTimeoutCause(r.Context(), s.options.Wait,
 		fmt.Errorf("upstream has not answered in %s: %w", s.options.Wait, context.DeadlineExceeded))

@@ -64,7 +64,8 @@ func parseSize(text string) (int64, error) {
 func checkRange(req *http.Request, resp *http.Response) error {
 	text := resp.Header.Get("Content-Range")
 	asked, isAsked := strings.CutPrefix(req.Header.Get("Range"), "bytes=")
-	offset, err := parseSize(strings.TrimSuffix(asked, "-"))
+	first, _, _ := strings.Cut(asked, "-")
+	offset, err := parseSize(first)
 	isAsked = isAsked && err == nil
 	if resp.StatusCode != http.StatusPartialContent {
 		if isAsked && text != "" {

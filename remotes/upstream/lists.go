@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -28,7 +29,7 @@ func (c *Client) Tags(ctx context.Context, repository string, n int, last string
 		if last != "" {
 			query.Set("last", last)
 		}
-		resp, err := x.get(ctx, c.path(repository), "tags/list", query)
+		resp, err := x.do(ctx, ask{method: http.MethodGet, path: c.path(repository), what: "tags/list", query: query})
 		if err != nil {
 			return err
 		}
@@ -72,17 +73,27 @@ func (c *Client) Referrers(ctx context.Context, repository string, dgst digest.D
 	return descs, err
 }
 
-// get asks for what containerd's client has no call for, in its way. The
-// session bounds how often a 401 is answered.
-func (x *exchange) get(ctx context.Context, path, what string, query url.Values) (*http.Response, error) {
+// ask is a request that containerd's client has no call for.
+type ask struct {
+	method string
+	path   string // of the repository
+	what   string // behind it
+	query  url.Values
+	header http.Header
+}
+
+// do sends an ask as containerd's client would. Only 200 and 206 are no errors.
+// The session bounds how often a 401 is answered.
+func (x *exchange) do(ctx context.Context, a ask) (*http.Response, error) {
 	host := x.host()
-	u := url.URL{Scheme: host.Scheme, Host: host.Host, Path: host.Path + "/" + path + "/" + what, RawQuery: query.Encode()}
-	ctx = docker.WithScope(ctx, "repository:"+path+":pull")
+	u := url.URL{Scheme: host.Scheme, Host: host.Host, Path: host.Path + "/" + a.path + "/" + a.what, RawQuery: a.query.Encode()}
+	ctx = docker.WithScope(ctx, "repository:"+a.path+":pull")
 	for {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+		req, err := http.NewRequestWithContext(ctx, a.method, u.String(), nil)
 		if err != nil {
 			return nil, err
 		}
+		maps.Copy(req.Header, a.header)
 		if err := x.session.Authorize(ctx, req); err != nil {
 			return nil, err
 		}
@@ -91,7 +102,7 @@ func (x *exchange) get(ctx context.Context, path, what string, query url.Values)
 			return nil, err
 		}
 		switch {
-		case resp.StatusCode == http.StatusOK:
+		case resp.StatusCode == http.StatusOK, resp.StatusCode == http.StatusPartialContent:
 			return resp, nil
 		case resp.StatusCode != http.StatusUnauthorized:
 			_ = resp.Body.Close() // it is refused anyhow

@@ -84,6 +84,21 @@ func (d *Deleted) UnmarshalText(text []byte) error {
 	return choose(d, text, DeletedServe, DeletedWarn, DeletedRefuse)
 }
 
+// Privacy says who is served what a rule covers.
+type Privacy string
+
+// The choices of Privacy.
+const (
+	PrivateNo     Privacy = Privacy(remotes.PrivateNo)
+	PrivateVerify Privacy = Privacy(remotes.PrivateVerify)
+)
+
+// UnmarshalText accepts the two choices and returns
+// errdefs.ErrInvalidArgument for anything else.
+func (p *Privacy) UnmarshalText(text []byte) error {
+	return choose(p, text, PrivateNo, PrivateVerify)
+}
+
 // choose sets dst to text if that is one of the choices.
 func choose[T ~string](dst *T, text []byte, choices ...T) error {
 	if !slices.Contains(choices, T(text)) {

@@ -17,6 +17,9 @@ type Config struct {
 	Names Names `toml:"names"`
 	// When a tag is checked upstream. Digests never are.
 	Freshness Freshness `toml:"freshness"`
+	// How long it is remembered whom upstream lets have what is private
+	// (private = "verify" of a rule).
+	Private Private `toml:"private"`
 	// The fetch of one blob from upstream.
 	Fill Fill `toml:"fill"`
 	// What larder waits for upstream, and where it may connect to.
@@ -95,6 +98,20 @@ type Tag struct {
 	Match Glob `toml:"match"`
 	// As freshness.window, for these tags.
 	Window Duration `toml:"window"`
+}
+
+// Private says how long it is remembered whom upstream lets have what is
+// private.
+type Private struct {
+	// Time for which a pull secret that upstream accepted is not asked about
+	// again.
+	Verified Duration `toml:"verified"`
+	// Time, from when upstream last accepted it, for which it is good while
+	// upstream does not answer. At least verified.
+	Grace Duration `toml:"grace"`
+	// Time for which a pull secret that upstream refused is not asked about
+	// again. At most verified.
+	Refused Duration `toml:"refused"`
 }
 
 // Fill bounds the fetch of one blob from upstream.
@@ -182,4 +199,7 @@ type Rule struct {
 	UpstreamRegistry string `toml:"upstream_registry,omitempty"`
 	// Prefix of the upstream repository name. ROOT: none.
 	UpstreamRepositoryPrefix string `toml:"upstream_repository_prefix,omitempty"`
+	// Who is served: no (everyone who reaches larder) or verify (whose pull
+	// secret the upstream accepts).
+	Private Privacy `toml:"private,omitempty"`
 }

@@ -25,6 +25,11 @@ func Default() Config {
 			Retry:    Duration(time.Minute),
 			Deleted:  DeletedServe,
 		},
+		Private: Private{
+			Verified: Duration(5 * time.Minute),
+			Grace:    Duration(time.Hour),
+			Refused:  Duration(10 * time.Second),
+		},
 		Fill: Fill{
 			Stall:    Duration(30 * time.Second),
 			MinSpeed: 1 << 10,

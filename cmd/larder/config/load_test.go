@@ -91,6 +91,10 @@ window = "0s"
 [[freshness.tags]]
 match = "docker.io/*"
 window = "36h"
+[private]
+verified = "1m"
+grace = "24h"
+refused = "1s"
 [fill]
 stall = "1s"
 min_speed = "1.5MiB"
@@ -134,7 +138,8 @@ upstream_registry_url = "registry-1.docker.io"
 			Deleted: DeletedRefuse,
 			Tags:    []Tag{{Match: "*:latest"}, {Match: "docker.io/*", Window: Duration(36 * time.Hour)}},
 		},
-		Fill: Fill{Stall: Duration(time.Second), MinSpeed: 3 << 19, Attempts: 16},
+		Private: Private{Verified: Duration(time.Minute), Grace: Duration(24 * time.Hour), Refused: Duration(time.Second)},
+		Fill:    Fill{Stall: Duration(time.Second), MinSpeed: 3 << 19, Attempts: 16},
 		Upstream: Upstream{
 			DialTimeout:    Duration(time.Second),
 			HeaderTimeout:  Duration(time.Minute),

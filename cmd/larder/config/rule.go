@@ -9,5 +9,6 @@ func (r Rule) Remote() remotes.Rule {
 		UpstreamRegistryURL:      r.UpstreamRegistryURL,
 		UpstreamRegistry:         r.UpstreamRegistry,
 		UpstreamRepositoryPrefix: r.UpstreamRepositoryPrefix,
+		Settings:                 remotes.Settings{Private: remotes.Privacy(r.Private)},
 	}
 }

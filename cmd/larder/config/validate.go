@@ -45,6 +45,7 @@ func (c *Config) check() findings {
 	c.checkPlaces(&fs)
 	c.checkTimes(&fs)
 	c.checkTags(&fs)
+	c.checkAccess(&fs)
 	c.checkPrivate(&fs)
 	c.checkLimits(&fs)
 	c.checkRoutes(&fs)
@@ -104,6 +105,24 @@ func (c *Config) checkTimes(fs *findings) {
 	}
 	if n := c.Fill.Attempts; n < 1 || n > maxAttempts {
 		fs.add(invalid("%d: want 1 to %d", n, maxAttempts), "fill.attempts")
+	}
+}
+
+// checkAccess checks what is remembered of pull secrets. Without any memory each
+// of an image's blobs would cost a request, and each pull fail with upstream.
+func (c *Config) checkAccess(fs *findings) {
+	p := c.Private
+	if p.Verified <= 0 {
+		fs.add(invalid(`"%s": must be more than 0s`, p.Verified), "private.verified")
+	}
+	if p.Grace < p.Verified {
+		fs.add(invalid(`"%s": must not be less than private.verified, which is "%s"`, p.Grace, p.Verified), "private.grace", "private.verified")
+	}
+	if p.Refused <= 0 {
+		fs.add(invalid(`"%s": must be more than 0s`, p.Refused), "private.refused")
+	}
+	if p.Refused > p.Verified && p.Verified > 0 {
+		fs.add(invalid(`"%s": must not be more than private.verified, which is "%s"`, p.Refused, p.Verified), "private.refused", "private.verified")
 	}
 }
 

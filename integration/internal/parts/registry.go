@@ -28,8 +28,13 @@ http: {addr: "127.0.0.1:0"}
 
 // StartRegistry runs a registry whose files live under dir.
 func StartRegistry(ctx context.Context, bin Bin, dir string) (*Registry, error) {
+	return startRegistry(ctx, bin, dir, "")
+}
+
+// startRegistry adds more to the registry's configuration.
+func startRegistry(ctx context.Context, bin Bin, dir, more string) (*Registry, error) {
 	config := filepath.Join(dir, "registry.yml")
-	text := fmt.Sprintf(registryConfig, filepath.Join(dir, "registry"))
+	text := fmt.Sprintf(registryConfig, filepath.Join(dir, "registry")) + more
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return nil, fmt.Errorf("registry config: %w", err)
 	}

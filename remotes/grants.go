@@ -1,0 +1,224 @@
+package remotes
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+	lru "github.com/hashicorp/golang-lru/v2"
+	"golang.org/x/sync/singleflight"
+)
+
+// Access says how long it is remembered who may have what is private.
+type Access struct {
+	// Verified is how long upstream's yes holds before it is asked again.
+	Verified time.Duration
+	// Grace is how long it holds, counted from when it was said, while
+	// upstream cannot be asked.
+	Grace time.Duration
+	// Refused is how long upstream's no holds, and how long an upstream that
+	// could not be asked is not asked again for somebody who has a grace.
+	Refused time.Duration
+}
+
+// DefaultAccess asks every five minutes, and bears an hour without an answer.
+func DefaultAccess() Access {
+	return Access{Verified: 5 * time.Minute, Grace: time.Hour, Refused: 10 * time.Second}
+}
+
+// Bounds of the memory: about 200 bytes each. Refusals have their own, so that
+// who tries secrets does not drive out those that are right.
+const (
+	maxGrants   = 4096
+	maxRefusals = 4096
+	// maxVerifications is how many run at a time: who tries secrets costs
+	// upstream a request for each.
+	maxVerifications = 32
+)
+
+// grants remember to whom upstream said yes or no. They hold no secrets: those
+// who ask are known by a hash with a key that this process made and never
+// writes down. It is safe for concurrent use.
+type grants struct {
+	access  Access
+	key     [sha256.Size]byte
+	running singleflight.Group // by who asks
+	slots   chan struct{}      // held while upstream is asked
+
+	mu       sync.Mutex // makes one step of a look and a change
+	granted  *lru.Cache[string, grant]
+	refusals *lru.Cache[string, negative]
+}
+
+// grant is upstream's yes.
+type grant struct {
+	verified time.Time // when it was said
+	manifest string    // by which manifest, as tag or digest
+	next     time.Time // not to be asked again before, after a failure
+}
+
+func newGrants(access Access) *grants {
+	if access == (Access{}) {
+		access = DefaultAccess()
+	}
+	granted, _ := lru.New[string, grant](maxGrants) // fails only for a size below 1
+	refusals, _ := lru.New[string, negative](maxRefusals)
+	g := &grants{access: access, slots: make(chan struct{}, maxVerifications), granted: granted, refusals: refusals}
+	_, _ = rand.Read(g.key[:]) // never fails
+	return g
+}
+
+// mac is a key for these texts that tells nothing of them. Lengths go in too:
+// no two lists of texts have one.
+func (g *grants) mac(texts ...string) string {
+	h := hmac.New(sha256.New, g.key[:])
+	for _, t := range texts {
+		_ = binary.Write(h, binary.BigEndian, uint64(len(t))) // a hash takes everything
+		h.Write([]byte(t))
+	}
+	return string(h.Sum(nil))
+}
+
+// question asks upstream for who is to be admitted. last is the manifest by
+// which it said yes before, "" if it did not; the one by which it does now is
+// returned.
+type question func(ctx context.Context, last string) (manifest string, err error)
+
+// admit returns nil if upstream says yes to who (a mac), or has said so lately.
+// about is what was asked for: that upstream does not have that is no answer
+// about anything else. patience bounds the wait for upstream where the grace
+// would do. Errors are those of ask, or the context's.
+func (g *grants) admit(ctx context.Context, who, about string, patience time.Duration, ask question) error {
+	for {
+		open, err := g.recall(who, about, time.Now())
+		if open || err != nil {
+			return err
+		}
+		other, err := g.verify(ctx, who, about, patience, ask)
+		if other && errdefs.IsNotFound(err) && ctx.Err() == nil {
+			continue // somebody asked for something else, which is not there
+		}
+		return err
+	}
+}
+
+// recall answers from memory: open admits, an error refuses, neither says that
+// upstream is to be asked.
+func (g *grants) recall(who, about string, now time.Time) (open bool, _ error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if has, ok := g.granted.Get(who); ok {
+		graceful := now.Before(has.verified.Add(g.access.Grace)) && now.Before(has.next)
+		if graceful || now.Before(has.verified.Add(g.access.Verified)) {
+			return true, nil
+		}
+	}
+	for _, key := range []string{who, refusalOf(who, about)} {
+		no, ok := g.refusals.Get(key)
+		if ok && now.Before(no.until) {
+			return false, no.err
+		}
+	}
+	return false, nil
+}
+
+// verify asks upstream, once for all who want to know, whatever they asked for;
+// other says that it was asked about something else.
+func (g *grants) verify(ctx context.Context, who, about string, patience time.Duration, ask question) (other bool, _ error) {
+	results := g.running.DoChan(who, func() (any, error) {
+		// It serves those who come later, too, as every check does.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), checkTimeout)
+		defer cancel()
+		return about, g.ask(ctx, who, about, ask)
+	})
+	var expired <-chan time.Time
+	if g.hasGrace(who) {
+		t := time.NewTimer(patience)
+		defer t.Stop()
+		expired = t.C
+	}
+	var err error
+	select {
+	case res := <-results:
+		other, err = res.Val.(string) != about, res.Err
+	case <-expired:
+		err = fmt.Errorf("upstream has not said in %s whether it still accepts this pull secret: %w", patience, errdefs.ErrUnavailable)
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	}
+	if err != nil && !isRefusal(err) && g.hasGrace(who) {
+		return other, nil
+	}
+	return other, err
+}
+
+func (g *grants) ask(ctx context.Context, who, about string, ask question) error {
+	select {
+	case g.slots <- struct{}{}:
+		defer func() { <-g.slots }()
+	case <-ctx.Done():
+		return fmt.Errorf("%d pull secrets are being verified: %w", maxVerifications, context.Cause(ctx))
+	}
+	manifest, err := ask(ctx, g.manifest(who))
+	g.note(who, about, manifest, err, time.Now())
+	return err
+}
+
+// note remembers upstream's answer. What is no answer leaves a grant as it is.
+func (g *grants) note(who, about, manifest string, err error, now time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	no := negative{err: err, until: now.Add(g.access.Refused)}
+	switch {
+	case err == nil:
+		g.granted.Add(who, grant{verified: now, manifest: manifest})
+		g.refusals.Remove(who)
+	case errdefs.IsNotFound(err): // to one who may not have it, some say this
+		g.granted.Remove(who)
+		g.refusals.Add(refusalOf(who, about), no)
+	case isRefusal(err):
+		g.granted.Remove(who)
+		g.refusals.Add(who, no)
+	default:
+		if has, ok := g.granted.Get(who); ok {
+			has.next = no.until
+			g.granted.Add(who, has)
+		}
+	}
+}
+
+// drop takes a grant back: upstream is asked before who is served again.
+func (g *grants) drop(who string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.granted.Remove(who)
+}
+
+func (g *grants) hasGrace(who string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	has, ok := g.granted.Get(who)
+	return ok && time.Now().Before(has.verified.Add(g.access.Grace))
+}
+
+func (g *grants) manifest(who string) string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	has, _ := g.granted.Get(who)
+	return has.manifest
+}
+
+// refusalOf is the key of a refusal that is about one manifest only, or ("")
+// about none that was known.
+func refusalOf(who, about string) string { return who + " " + about }
+
+// isRefusal tells what an upstream says of who asks, and not of itself.
+func isRefusal(err error) bool {
+	return errdefs.IsNotFound(err) || errdefs.IsPermissionDenied(err)
+}

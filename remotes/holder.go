@@ -1,0 +1,124 @@
+package remotes
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/larder-project/larder/cache"
+	"github.com/larder-project/larder/remotes/upstream"
+	"github.com/opencontainers/go-digest"
+)
+
+// sampleSize is how many bytes of a stored blob a repository must show to be
+// taken for a holder: all of a small blob. A digest is no secret, the bytes
+// may be: that some registry answers for a digest says nothing, and anybody
+// can run one.
+const sampleSize = 64 << 10
+
+// origin is for whom a blob is fetched.
+func (r *Registry) origin(repo Repository) cache.Origin {
+	return cache.Origin{Repository: repo.String(), Private: r.IsPrivate(repo)}
+}
+
+// noteHolder records that an upstream of a repository has a blob. A disk that
+// takes no writes must not cost the answer; upstream is then asked again.
+func (r *Registry) noteHolder(ctx context.Context, repo Repository, dgst digest.Digest) {
+	if err := r.Store.PutHolder(dgst, repo.String()); err != nil {
+		r.Logger.WarnContext(ctx, "holder not noted", "ns", repo.Host, "repository", repo.Path, "digest", dgst, "err", err)
+	}
+}
+
+// belongs reports whether a stored blob may be served for a repository: an
+// upstream of it is known to have the blob, or one of a repository that
+// everybody may have. It is so for every blob where no policy is
+// PrivateVerify: then nothing is to be kept from anybody.
+//
+// Of which repositories a blob is private their policies say now, and not when
+// it was fetched. A blob of which nothing is known, as after the index was
+// lost, belongs to none.
+func (r *Registry) belongs(repo Repository, dgst digest.Digest) (bool, error) {
+	if !r.Policies.AnyPrivate() {
+		return true, nil
+	}
+	held, err := r.Store.Holds(dgst, repo.String())
+	if held || err != nil {
+		return held, err
+	}
+	holders, err := r.Store.Holders(dgst)
+	if err != nil {
+		return false, err
+	}
+	for _, h := range holders {
+		host, path, _ := strings.Cut(h.Repository, "/")
+		if other, err := NewRepository(host, path); err == nil && !r.IsPrivate(other) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// prove sees to it that a stored blob belongs to a repository: if it is not
+// known to, an upstream of the repository must send a part of it. Errors are
+// upstream's, and errdefs.ErrDataLoss if it sends other bytes.
+func (r *Registry) prove(ctx context.Context, repo Repository, b *cache.Blob) error {
+	if ok, err := r.belongs(repo, b.Digest()); ok || err != nil {
+		return err
+	}
+	key := perCaller(ctx, "blob "+repo.String()+"@"+b.Digest().String())
+	if err := r.negatives.recall(key); err != nil {
+		return err
+	}
+	offset, want, err := sample(b)
+	if err != nil {
+		return err
+	}
+	results := r.proofs.DoChan(key, func() (any, error) {
+		// As a check: it serves those who come later, too.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), checkTimeout)
+		defer cancel()
+		err := r.askSample(ctx, repo, b.Digest(), offset, want)
+		if err != nil {
+			r.negatives.note(key, err)
+			return nil, err
+		}
+		r.noteHolder(ctx, repo, b.Digest())
+		return nil, nil
+	})
+	select {
+	case res := <-results:
+		return res.Err
+	case <-ctx.Done():
+		return fmt.Errorf("whether %s has %s: %w", repo, b.Digest(), context.Cause(ctx))
+	}
+}
+
+// sample reads a part of a stored blob that nobody can foretell.
+func sample(b *cache.Blob) (offset int64, data []byte, err error) {
+	n := min(b.Size(), sampleSize)
+	if b.Size() > n {
+		offset = rand.Int64N(b.Size() - n + 1)
+	}
+	data = make([]byte, n)
+	if _, err := io.ReadFull(io.NewSectionReader(b, offset, n), data); err != nil {
+		return 0, nil, fmt.Errorf("read %s: %w", b.Digest(), err)
+	}
+	return offset, data, nil
+}
+
+func (r *Registry) askSample(ctx context.Context, repo Repository, dgst digest.Digest, offset int64, want []byte) error {
+	if len(want) == 0 {
+		return nil // everybody has the empty blob
+	}
+	return r.eachUpstream(ctx, repo, func(c *upstream.Client) error {
+		got, err := c.Sample(ctx, repo.Path, dgst, offset, len(want))
+		if err == nil && !bytes.Equal(got, want) {
+			err = fmt.Errorf("%s does not have %s: it sent other bytes: %w", c.Endpoint(), dgst, errdefs.ErrDataLoss)
+		}
+		return err
+	})
+}
