@@ -124,7 +124,7 @@ func TestPlacesComeBack(t *testing.T) {
 	c := p.Client(endpoint(t, reg.URL()))
 	for name, fault := range map[string]remotestest.FaultFunc{
 		"404": remotestest.Error(404, "X", "x"), "429": remotestest.TooManyRequests(0), "500": remotestest.Error(500, "X", "x"),
-		"cut": remotestest.Abort(), "cut body": remotestest.CutBody(5), "loop": remotestest.RedirectTo("/v2/"),
+		"cut": remotestest.Abort(), "cut body": remotestest.CutBody(100_000), "no body": remotestest.HeaderOnly(), "loop": remotestest.RedirectTo("/v2/"),
 		"coded": remotestest.SetHeader("Content-Encoding", "gzip"), "none": remotestest.Status(200, nil, ""),
 	} {
 		remove := reg.Fault(remotestest.Any(), fault)
