@@ -57,7 +57,7 @@ func blobFaults() map[string]fault {
 		"cut":                           {f: remotestest.CutBody(large / 2), size: large, mayServe: true},
 		"hang in the body":              {f: remotestest.HangBody(large / 2), size: large, mayServe: true},
 		"hang before the header":        {f: remotestest.Hang(), size: small},
-		"429":                           {f: remotestest.TooManyRequests(time.Hour), size: small},
+		"429":                           {f: remotestest.TooManyRequests(time.Second), size: small},
 		"500":                           {f: remotestest.Error(http.StatusInternalServerError, "UNKNOWN", "down"), size: small},
 		"403":                           {f: remotestest.Error(http.StatusForbidden, "DENIED", "no"), size: small},
 		"no answer":                     {f: remotestest.Abort(), size: small},
@@ -146,7 +146,7 @@ func TestManifestFaults(t *testing.T) {
 		"empty, clean end": remotestest.ShortBody(0),
 		"hang":             remotestest.Hang(),
 		"hang in the body": remotestest.HangBody(100),
-		"429":              remotestest.TooManyRequests(time.Hour),
+		"429":              remotestest.TooManyRequests(time.Second),
 		"not a manifest":   remotestest.Status(http.StatusOK, http.Header{"Content-Type": {"text/html"}}, "<html>please log in</html>"),
 	}
 	for name, f := range faults {

@@ -164,3 +164,27 @@ func TestSpare(t *testing.T) {
 		})
 	}
 }
+
+// TestRestBeginsAmidExchange: between its token and its request, an exchange
+// learns that others were told to wait. That is no failure of the upstream.
+func TestRestBeginsAmidExchange(t *testing.T) {
+	t.Parallel()
+	reg, _ := withImage(t, remotestest.WithToken())
+	release := make(chan struct{})
+	reg.Fault(remotestest.Tokens(), remotestest.GateHeader(release))
+	c := clientOf(t, reg)
+	done := make(chan error, 1)
+	go func() { done <- resolve(soon(t), c) }()
+	if err := reg.Await(soon(t), func([]remotestest.Request) bool { return reg.Count("", "/token") > 0 }); err != nil {
+		t.Fatal(err)
+	}
+	c.site.noteEnd(Anonymous, &Error{Status: 503, RetryAfter: time.Hour, kind: errdefs.ErrUnavailable}, time.Now())
+	close(release)
+	err := <-done
+	if e := failure(t, err, errdefs.ErrUnavailable); !e.Unasked || judge(t.Context(), e, err) != unknown {
+		t.Errorf("%+v, verdict %d", e, judge(t.Context(), e, err))
+	}
+	if n := len(reg.Requests()); n != 2 {
+		t.Errorf("%d requests, want 2: the challenge and the token", n)
+	}
+}

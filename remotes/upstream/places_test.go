@@ -24,6 +24,18 @@ func running(reqs []remotestest.Request) int {
 	return n
 }
 
+// next takes what must come.
+func next[T any](t *testing.T, from <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-from:
+		return v
+	case <-soon(t).Done():
+		t.Fatal("nothing comes")
+		panic("unreachable")
+	}
+}
+
 // TestConnectionsAreBounded lets many want blobs of one upstream. What is short
 // must not wait behind them, nor may another upstream.
 func TestConnectionsAreBounded(t *testing.T) {
@@ -54,10 +66,10 @@ func TestConnectionsAreBounded(t *testing.T) {
 	}
 	var open []io.ReadCloser
 	for range 3 {
-		open = append(open, <-bodies)
+		open = append(open, next(t, bodies))
 	}
 	for range clients - len(open) {
-		<-waits
+		next(t, waits)
 	}
 	if n := running(reg.Requests()); n != 3 {
 		t.Errorf("%d blobs at a time, want 3 of 4 places", n)
@@ -89,13 +101,13 @@ func TestConnectionsAreBounded(t *testing.T) {
 	for range 2 {
 		open[0].Close()
 	}
-	open = append(open[1:], <-bodies)
+	open = append(open[1:], next(t, bodies))
 	close(release)
 	for range clients - 4 {
 		for _, body := range open {
 			body.Close()
 		}
-		open = append(open[:0], <-bodies)
+		open = append(open[:0], next(t, bodies))
 	}
 	open[0].Close()
 	all.Wait()
@@ -112,7 +124,7 @@ func TestPlacesComeBack(t *testing.T) {
 	c := p.Client(endpoint(t, reg.URL()))
 	for name, fault := range map[string]remotestest.FaultFunc{
 		"404": remotestest.Error(404, "X", "x"), "429": remotestest.TooManyRequests(0), "500": remotestest.Error(500, "X", "x"),
-		"cut": remotestest.Abort(), "cut body": remotestest.CutBody(5), "loop": remotestest.RedirectTo("/v2/"),
+		"cut": remotestest.Abort(), "cut body": remotestest.CutBody(100_000), "no body": remotestest.HeaderOnly(), "loop": remotestest.RedirectTo("/v2/"),
 		"coded": remotestest.SetHeader("Content-Encoding", "gzip"), "none": remotestest.Status(200, nil, ""),
 	} {
 		remove := reg.Fault(remotestest.Any(), fault)
