@@ -1,19 +1,15 @@
 package remotes
 
 import (
-	"regexp"
 	"strings"
-)
 
-// ecrHost matches the registry hosts of Amazon ECR in all partitions, FIPS
-// and dual-stack included. It is the expression that AWS's own credential
-// tools use; a port must be stripped first.
-var ecrHost = regexp.MustCompile(`^(\d{12})\.dkr[\.\-]ecr(\-fips)?\.([a-zA-Z0-9][a-zA-Z0-9-_]*)\.(amazonaws\.(?:com(?:\.cn)?|eu)|on\.(?:aws|amazonwebservices\.com\.cn)|sc2s\.sgov\.gov|c2s\.ic\.gov|cloud\.adc-e\.uk|csp\.hci\.ic\.gov)$`)
+	"github.com/larder-project/larder/remotes/upstream"
+)
 
 // IsECRHost reports whether a registry host is a private ECR registry.
 func IsECRHost(host string) bool {
-	name, _, _ := strings.Cut(host, ":")
-	return ecrHost.MatchString(name)
+	r, ok := upstream.ParseECRHost(host)
+	return ok && !r.Public
 }
 
 // BuiltinRules returns the rules that hold without any configuration: every
