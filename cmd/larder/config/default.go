@@ -36,6 +36,7 @@ func Default() Config {
 			Pause:         Duration(10 * time.Second),
 			Private:       []Endpoint{},
 		},
-		Shutdown: Shutdown{Timeout: Duration(20 * time.Second)},
+		Credentials: Credentials{ECR: true},
+		Shutdown:    Shutdown{Timeout: Duration(20 * time.Second)},
 	}
 }

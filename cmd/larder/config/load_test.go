@@ -100,6 +100,11 @@ dial_timeout = "1s"
 header_timeout = "1m"
 pause = "1s"
 private = ["http://10.0.0.1:5000", "registry.corp"]
+[credentials]
+docker_config = "/root/.docker/config.json"
+kubelet_config = "/etc/eks/config.json"
+kubelet_bin_dir = "/etc/eks"
+ecr = false
 [shutdown]
 timeout = "0s"
 [[routes]]
@@ -130,8 +135,9 @@ upstream_registry_url = "registry-1.docker.io"
 			Pause:         Duration(time.Second),
 			Private:       []Endpoint{"http://10.0.0.1:5000", "registry.corp"},
 		},
-		Routes: []Route{{Registry: "docker.io", Upstreams: []Endpoint{"http://127.0.0.1:5000", "registry-1.docker.io"}}},
-		Rules:  []Rule{{ECRRepositoryPrefix: "docker-hub", UpstreamRegistryURL: "registry-1.docker.io", UpstreamRepositoryPrefix: "ROOT"}},
+		Credentials: Credentials{DockerConfig: "/root/.docker/config.json", KubeletConfig: "/etc/eks/config.json", KubeletBinDir: "/etc/eks"},
+		Routes:      []Route{{Registry: "docker.io", Upstreams: []Endpoint{"http://127.0.0.1:5000", "registry-1.docker.io"}}},
+		Rules:       []Rule{{ECRRepositoryPrefix: "docker-hub", UpstreamRegistryURL: "registry-1.docker.io", UpstreamRepositoryPrefix: "ROOT"}},
 	}
 	if !reflect.DeepEqual(*got, want) {
 		t.Errorf("got\n%+v\nwant\n%+v", *got, want)

@@ -46,6 +46,7 @@ func (c *Config) check() findings {
 	c.checkTimes(&fs)
 	c.checkTags(&fs)
 	c.checkPrivate(&fs)
+	c.checkCredentials(&fs)
 	c.checkRoutes(&fs)
 	c.checkRules(&fs)
 	return fs
