@@ -22,11 +22,14 @@ func mayImport() map[string][]string {
 	return map[string][]string{
 		"cache":            {},
 		"remotes/upstream": {},
-		"remotes":          {"cache", "remotes/upstream"},
-		"plugin/mirror":    {"remotes", "cache"},
-		"plugin/hosts":     {},
-		"cmd/larder":       {"cache", "remotes", "remotes/upstream", "plugin/mirror", "plugin/hosts", "cmd/larder"},
-		"integration":      {"remotes/remotestest", "integration"},
+		// An entry of its own: what talks to registries does not know who finds
+		// their credentials, and what pulls through does not either.
+		"remotes/upstream/credentials": {"remotes/upstream"},
+		"remotes":                      {"cache", "remotes/upstream"},
+		"plugin/mirror":                {"remotes", "cache"},
+		"plugin/hosts":                 {},
+		"cmd/larder":                   {"cache", "remotes", "remotes/upstream", "remotes/upstream/credentials", "plugin/mirror", "plugin/hosts", "cmd/larder"},
+		"integration":                  {"remotes/remotestest", "integration"},
 		// larder as a library, in a program of others.
 		"integration/library": {"cache", "remotes", "remotes/upstream", "remotes/remotestest", "integration"},
 		// Used by tests only; held to nothing of larder.

@@ -7,7 +7,10 @@ import (
 )
 
 // IsECRHost reports whether a registry host is a private ECR registry.
-func IsECRHost(host string) bool { return upstream.IsECRHost(host) }
+func IsECRHost(host string) bool {
+	r, ok := upstream.ParseECRHost(host)
+	return ok && !r.Public
+}
 
 // BuiltinRules returns the rules that hold without any configuration: every
 // upstream of ECR that has a fixed host, under the prefix that ECR's console

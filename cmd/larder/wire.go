@@ -44,8 +44,13 @@ func newRegistry(cfg *config.Config, store *cache.Store, mirror net.Addr, logger
 	if err != nil {
 		return nil, err
 	}
+	creds, err := credentialsOf(rules.All(), cfg.Credentials, logger)
+	if err != nil {
+		return nil, err
+	}
 	opts := upstream.Options{
 		UserAgent:     "larder/" + version,
+		Credentials:   creds,
 		Named:         named,
 		DialTimeout:   time.Duration(cfg.Upstream.DialTimeout),
 		HeaderTimeout: time.Duration(cfg.Upstream.HeaderTimeout),

@@ -11,17 +11,6 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// ecrHost matches the registry hosts of Amazon ECR in all partitions, FIPS
-// and dual-stack included. It is the expression that AWS's own credential
-// tools use; a port must be stripped first.
-var ecrHost = regexp.MustCompile(`^(\d{12})\.dkr[\.\-]ecr(\-fips)?\.([a-zA-Z0-9][a-zA-Z0-9-_]*)\.(amazonaws\.(?:com(?:\.cn)?|eu)|on\.(?:aws|amazonwebservices\.com\.cn)|sc2s\.sgov\.gov|c2s\.ic\.gov|cloud\.adc-e\.uk|csp\.hci\.ic\.gov)$`)
-
-// IsECRHost reports whether a registry host is a private ECR registry.
-func IsECRHost(host string) bool {
-	name, _, _ := strings.Cut(host, ":")
-	return ecrHost.MatchString(name)
-}
-
 // ecrLayers matches the buckets that ECR redirects to for blobs, in the two
 // spellings of S3 (ECR user guide, "Interface VPC endpoints": minimum Amazon
 // S3 bucket permissions). The region stands in it twice.
@@ -39,7 +28,8 @@ func isECRLayers(name string) bool {
 func mayBePrivate(addr string) bool {
 	name, port, err := net.SplitHostPort(addr)
 	name = strings.ToLower(name)
-	return err == nil && port == "443" && (ecrHost.MatchString(name) || isECRLayers(name))
+	registry, isECR := ParseECRHost(name)
+	return err == nil && port == "443" && (isECR && !registry.Public || isECRLayers(name))
 }
 
 // ec2 is where EC2 has its metadata and other services of the machine, amid

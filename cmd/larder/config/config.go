@@ -24,6 +24,8 @@ type Config struct {
 	Fill Fill `toml:"fill"`
 	// What larder waits for upstream, and where it may connect to.
 	Upstream Upstream `toml:"upstream"`
+	// Where credentials for upstreams come from, besides single rules.
+	Credentials Credentials `toml:"credentials"`
 	// How the daemon ends.
 	Shutdown Shutdown `toml:"shutdown"`
 	// Upstreams that stand behind a registry host, in place of the host
@@ -171,6 +173,23 @@ type UpstreamHost struct {
 	MaxConnections int `toml:"max_connections,omitempty"`
 	// As in [upstream], for this host. 0B: as there.
 	MaxSpeed Size `toml:"max_speed,omitempty"`
+}
+
+// Credentials says where credentials for upstreams come from, besides single
+// rules. The first source that knows an upstream is used, in this order.
+type Credentials struct {
+	// docker's config.json: its auths, credHelpers and credsStore. Empty:
+	// none, not even root's own.
+	DockerConfig Path `toml:"docker_config"`
+	// The kubelet's CredentialProviderConfig, YAML or JSON; on EKS
+	// /etc/eks/image-credential-provider/config.json. Empty: none.
+	KubeletConfig Path `toml:"kubelet_config"`
+	// Folder with the plugins that kubelet_config names; on EKS
+	// /etc/eks/image-credential-provider.
+	KubeletBinDir Path `toml:"kubelet_bin_dir"`
+	// Get tokens for Amazon ECR with the node's own AWS credentials, if it has
+	// any.
+	ECR bool `toml:"ecr"`
 }
 
 // Shutdown says how the daemon ends.

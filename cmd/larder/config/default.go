@@ -43,6 +43,7 @@ func Default() Config {
 			Reserve:        5,
 			MaxConnections: 32,
 		},
-		Shutdown: Shutdown{Timeout: Duration(20 * time.Second)},
+		Credentials: Credentials{ECR: true},
+		Shutdown:    Shutdown{Timeout: Duration(20 * time.Second)},
 	}
 }

@@ -115,6 +115,11 @@ client_key_file = "/key.pem"
 realms = ["auth.corp", "auth.corp:444"]
 max_connections = 2
 max_speed = "4MiB"
+[credentials]
+docker_config = "/root/.docker/config.json"
+kubelet_config = "/etc/eks/config.json"
+kubelet_bin_dir = "/etc/eks"
+ecr = false
 [shutdown]
 timeout = "0s"
 [[routes]]
@@ -152,8 +157,9 @@ upstream_registry_url = "registry-1.docker.io"
 				Realms: []Host{"auth.corp", "auth.corp:444"}, MaxConnections: 2, MaxSpeed: 4 << 20,
 			}},
 		},
-		Routes: []Route{{Registry: "docker.io", Upstreams: []Endpoint{"http://127.0.0.1:5000", "registry-1.docker.io"}}},
-		Rules:  []Rule{{ECRRepositoryPrefix: "docker-hub", UpstreamRegistryURL: "registry-1.docker.io", UpstreamRepositoryPrefix: "ROOT"}},
+		Credentials: Credentials{DockerConfig: "/root/.docker/config.json", KubeletConfig: "/etc/eks/config.json", KubeletBinDir: "/etc/eks"},
+		Routes:      []Route{{Registry: "docker.io", Upstreams: []Endpoint{"http://127.0.0.1:5000", "registry-1.docker.io"}}},
+		Rules:       []Rule{{ECRRepositoryPrefix: "docker-hub", UpstreamRegistryURL: "registry-1.docker.io", UpstreamRepositoryPrefix: "ROOT"}},
 	}
 	if !reflect.DeepEqual(*got, want) {
 		t.Errorf("got\n%+v\nwant\n%+v", *got, want)

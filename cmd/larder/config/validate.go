@@ -48,6 +48,7 @@ func (c *Config) check() findings {
 	c.checkAccess(&fs)
 	c.checkPrivate(&fs)
 	c.checkLimits(&fs)
+	c.checkCredentials(&fs)
 	c.checkRoutes(&fs)
 	c.checkRules(&fs)
 	return fs

@@ -18,6 +18,17 @@ func (c *Config) checkPrivate(fs *findings) {
 	}
 }
 
+// checkCredentials checks what belongs together.
+func (c *Config) checkCredentials(fs *findings) {
+	const file, folder = "credentials.kubelet_config", "credentials.kubelet_bin_dir"
+	switch config, dir := c.Credentials.KubeletConfig, c.Credentials.KubeletBinDir; {
+	case config != "" && dir == "":
+		fs.add(invalid("%q: needs %s, the folder of the plugins it names", config, folder), file, folder)
+	case config == "" && dir != "":
+		fs.add(invalid("%q: needs %s, which names plugins in it", dir, file), folder, file)
+	}
+}
+
 func (c *Config) checkRoutes(fs *findings) {
 	own := map[string]string{}
 	for i, h := range c.Names.Own {
