@@ -27,9 +27,9 @@ type coverage struct {
 // registry host.
 type cover struct {
 	*setter
-	path  string // "" for all, else ending in a slash
-	depth int    // how much of the path its prefix takes
-	rule  *Rule  // nil for a template
+	path  string    // "" for all, else ending in a slash
+	depth int       // how much of the path its prefix takes
+	rule  *heldRule // nil for a template
 }
 
 // below reports whether a path is below the cover's.
@@ -51,7 +51,7 @@ func (ps Policies) WithRules(rules Rules, templates []Template) (Policies, error
 	ps.root, ps.byHost = nil, map[string]coverage{}
 	var errs []error
 	for _, r := range rules.sorted {
-		errs = append(errs, ps.addRule(r.Rule))
+		errs = append(errs, ps.addRule(r))
 	}
 	for _, t := range templates {
 		errs = append(errs, ps.addTemplate(rules, t))
@@ -61,8 +61,11 @@ func (ps Policies) WithRules(rules Rules, templates []Template) (Policies, error
 	}
 	for _, on := range ps.byHost {
 		// Both are stable: rules come with the longest local prefix first, and
-		// templates in the order of the file.
-		slices.SortStableFunc(on.rules, func(a, b cover) int { return cmp.Compare(b.depth, a.depth) })
+		// templates in the order of the file. A built-in rule has nothing to say,
+		// and must not keep a configured one from saying it.
+		slices.SortStableFunc(on.rules, func(a, b cover) int {
+			return cmp.Or(compareBools(a.rule.builtin, b.rule.builtin), cmp.Compare(b.depth, a.depth))
+		})
 		slices.SortStableFunc(on.templates, func(a, b cover) int {
 			return cmp.Or(cmp.Compare(b.depth, a.depth), cmp.Compare(len(b.prefixes[0]), len(a.prefixes[0])))
 		})
@@ -70,7 +73,18 @@ func (ps Policies) WithRules(rules Rules, templates []Template) (Policies, error
 	return ps, nil
 }
 
-func (ps *Policies) addRule(r Rule) error {
+// compareBools has false come before true.
+func compareBools(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
+}
+
+func (ps *Policies) addRule(r heldRule) error {
 	s, err := newSetter(fmt.Sprintf("rule %q", r.ECRRepositoryPrefix), r.Settings, r.prefix())
 	on := ps.byHost[r.host()]
 	on.rules = append(on.rules, cover{setter: s, path: r.upstreamPrefix(), depth: len(r.upstreamPrefix()), rule: &r})

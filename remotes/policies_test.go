@@ -51,6 +51,25 @@ func TestGoverningRule(t *testing.T) {
 	}
 }
 
+// A built-in rule to the same upstream has the longer prefix, and says nothing.
+func TestConfiguredRuleGoesBeforeBuiltin(t *testing.T) {
+	t.Parallel()
+	rules, err := NewRules([]Rule{{ECRRepositoryPrefix: "hub", UpstreamRegistryURL: "docker.io", Settings: Settings{Deny: []string{"evil"}}}}, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	policies, err := NewPolicies(Policy{}).WithRules(rules, []Template{{Prefix: "docker-hub/library", Settings: marked(1)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := policies.Permit(repository(t, "docker.io/evil")); err == nil {
+		t.Error("the configured rule's deny does not hold")
+	}
+	if got := policies.For(repository(t, "docker.io/library/x")).Window; got != time.Minute {
+		t.Errorf("the template below the built-in prefix does not hold: window %s", got)
+	}
+}
+
 // All forms of a name lead to one repository and so to one policy.
 func TestThreeFormsOnePolicy(t *testing.T) {
 	t.Parallel()

@@ -51,6 +51,7 @@ type setup struct {
 	header   time.Duration // how long the pool waits for a header
 	attempts int           // of a fill
 	listed   map[string]bool
+	policies remotes.Policies
 	first    []upstream.Endpoint // in docker.io's route before up
 	self     bool                // the mirror itself is first in that route
 }
@@ -92,7 +93,7 @@ func newBench(t *testing.T, change ...func(*setup)) *bench {
 			t.Errorf("close store: %v", err)
 		}
 	})
-	b.serve(listener, New(b.registry(pool, route, s.listed), Options{
+	b.serve(listener, New(b.registry(pool, route, s.listed, s.policies), Options{
 		Map: b.names(s.listed).Map, Secret: s.secret, ID: pool.ID(), Wait: s.wait, Logger: logger,
 	}))
 	return b
@@ -107,7 +108,7 @@ func (b *bench) names(listed map[string]bool) remotes.Names {
 	return remotes.Names{Rules: rules, Own: map[string]bool{b.addr: true}, Listed: listed}
 }
 
-func (b *bench) registry(pool *upstream.Pool, route []upstream.Endpoint, listed map[string]bool) *remotes.Registry {
+func (b *bench) registry(pool *upstream.Pool, route []upstream.Endpoint, listed map[string]bool, policies remotes.Policies) *remotes.Registry {
 	b.t.Helper()
 	routes, err := remotes.NewRoutes(map[string][]upstream.Endpoint{remotes.DockerHub: route})
 	if err != nil {
@@ -115,7 +116,7 @@ func (b *bench) registry(pool *upstream.Pool, route []upstream.Endpoint, listed 
 	}
 	return remotes.NewRegistry(remotes.Config{
 		Store: b.store, Pool: pool, Names: b.names(listed), Routes: routes,
-		Freshness: remotes.DefaultFreshness(), Logger: slog.New(slog.DiscardHandler),
+		Freshness: remotes.DefaultFreshness(), Policies: policies, Logger: slog.New(slog.DiscardHandler),
 	})
 }
 

@@ -48,6 +48,7 @@ func (c *Config) check() findings {
 	c.checkPrivate(&fs)
 	c.checkRoutes(&fs)
 	c.checkRules(&fs)
+	c.checkTemplates(&fs)
 	return fs
 }
 
