@@ -30,6 +30,9 @@ type Tag struct {
 	NextCheck time.Time `json:"nextCheck,omitzero"`
 	Failures  int       `json:"failures,omitempty"`
 	LastError string    `json:"lastError,omitempty"`
+	// Gone says that the last failure was upstream's word that it no longer
+	// has the tag.
+	Gone bool `json:"gone,omitempty"`
 	// Used is when the tag was last used, as told to Touch. Up to a minute
 	// of it may be lost in a crash.
 	Used time.Time `json:"used,omitzero"`

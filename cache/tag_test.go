@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"encoding/json"
 	"os"
 	"testing"
 	"testing/synctest"
@@ -21,7 +22,7 @@ func TestTags(t *testing.T) {
 		Name:   "docker.io/library/nginx:1.29",
 		Target: ocispec.Descriptor{MediaType: ocispec.MediaTypeImageIndex, Digest: digest.FromString("x"), Size: 7},
 		Source: "registry-1.docker.io", Created: day, Moved: day, Validated: day.Add(time.Hour),
-		NextCheck: day.Add(2 * time.Hour), Failures: 3, LastError: "refused", Used: day.Add(3 * time.Hour),
+		NextCheck: day.Add(2 * time.Hour), Failures: 3, LastError: "refused", Gone: true, Used: day.Add(3 * time.Hour),
 	}
 	if _, err := s.Tag(tag.Name); !errdefs.IsNotFound(err) {
 		t.Errorf("tag that is not there: %v, want not found", err)
@@ -52,6 +53,19 @@ func TestTags(t *testing.T) {
 	}
 	if _, err := s.Tag(tag.Name); !errdefs.IsNotFound(err) {
 		t.Errorf("deleted tag: %v, want not found", err)
+	}
+}
+
+// A record as it was written before Gone existed.
+func TestTagWithoutGone(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, t.TempDir())
+	old := json.RawMessage(`{"name":"quay.io/a:1","source":"https://quay.io","failures":2,"lastError":"404"}`)
+	if err := s.index.put(tagsBucket, "quay.io/a:1", old); err != nil {
+		t.Fatal(err)
+	}
+	if tag, err := s.Tag("quay.io/a:1"); err != nil || tag.Gone || tag.Failures != 2 || tag.LastError != "404" {
+		t.Errorf("got %+v, %v, want it as it was, not gone", tag, err)
 	}
 }
 

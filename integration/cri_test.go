@@ -28,7 +28,7 @@ func TestCRIPullOutlivesUpstream(t *testing.T) {
 			if err := remotestest.Push(t.Context(), registry.URL, "library/app", "1", img); err != nil {
 				t.Fatal(err)
 			}
-			l := b.larder(dockerHub(meter.URL()))
+			l := b.larder(ecrHosts + dockerHub(meter.URL()))
 			c := b.containerd(b.certs(l), localPull)
 			images := imageService(t, c)
 

@@ -27,6 +27,9 @@ type Blob struct {
 //
 // arrive bounds that wait; reader is for the reading behind it.
 func (r *Registry) Blob(arrive, reader context.Context, repo Repository, dgst digest.Digest) (*Blob, error) {
+	if err := r.Policies.Permit(repo); err != nil {
+		return nil, err
+	}
 	for {
 		b, err := r.openWhole(arrive, dgst)
 		if err == nil {

@@ -12,6 +12,15 @@ func IsECRHost(host string) bool {
 	return ok && !r.Public
 }
 
+// ecrAccount returns the AWS account of an ECR registry host, "" for another
+// host: an account is the first 12 digits.
+func ecrAccount(host string) string {
+	if !IsECRHost(host) {
+		return ""
+	}
+	return host[:len("123456789012")]
+}
+
 // BuiltinRules returns the rules that hold without any configuration: every
 // upstream of ECR that has a fixed host, under the prefix that ECR's console
 // proposes (user guide, "Creating a pull through cache rule").

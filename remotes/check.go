@@ -23,20 +23,25 @@ func (r *Registry) resolveTag(ctx context.Context, ref Reference, force bool) (R
 	if err != nil {
 		return Resolved{}, err
 	}
+	policy := r.Policies.For(ref.Repository)
+	if policy.settles(ref.Tag) {
+		res, settled, err := r.settle(ctx, policy, ref, tag, stored, force)
+		if settled {
+			return res, err
+		}
+	}
 	if !stored && !force {
 		if err := r.negatives.recall(perCaller(ctx, ref.String())); err != nil {
 			return Resolved{}, err
 		}
 	}
-	now := time.Now()
+	now, fresh := time.Now(), policy.over(r.Freshness)
 	if stored && !force {
-		if r.Freshness.IsFresh(tag, now) {
-			r.Store.Touch(tag.Name, tag.Target.Digest)
-			r.holds.note(tag.Target.Digest)
-			return Resolved{Descriptor: tag.Target, Outcome: Hit}, nil
+		if fresh.IsFresh(tag, now) {
+			return r.serveTag(tag, Hit, nil), nil
 		}
-		if r.Freshness.holdsOff(tag, now) {
-			return r.stale(ref, tag, errors.New(tag.LastError))
+		if fresh.holdsOff(tag, now) {
+			return r.stale(ref, tag, fresh.lastProblem(tag))
 		}
 	}
 	res, mine, err := r.awaitCheck(ctx, ref, stored && !force)
@@ -77,16 +82,21 @@ func (r *Registry) stale(ref Reference, tag cache.Tag, problem error) (Resolved,
 		return Resolved{}, problem
 	}
 	if errdefs.IsNotFound(problem) {
-		switch r.Freshness.Deleted {
+		switch r.Policies.For(ref.Repository).Deleted {
 		case DeletedRefuse:
 			return Resolved{}, problem
 		case DeletedWarn:
 			r.Logger.Warn("upstream has deleted a tag that is still served", "ref", ref.String(), "digest", tag.Target.Digest)
 		}
 	}
+	return r.serveTag(tag, Stale, problem), nil
+}
+
+// serveTag answers with what is stored.
+func (r *Registry) serveTag(tag cache.Tag, outcome Outcome, problem error) Resolved {
 	r.Store.Touch(tag.Name, tag.Target.Digest)
 	r.holds.note(tag.Target.Digest)
-	return Resolved{Descriptor: tag.Target, Outcome: Stale, Problem: problem}, nil
+	return Resolved{Descriptor: tag.Target, Outcome: outcome, Problem: problem}
 }
 
 // awaitCheck joins or starts the check of a tag and waits for it: as long as
@@ -152,11 +162,15 @@ func (r *Registry) check(ctx context.Context, ref Reference, sparing bool) (Reso
 	}
 	r.negatives.forget(perCaller(ctx, ref.String()))
 	r.holds.note(target.Digest)
-	if stored {
-		// A removal while upstream was asked stands.
-		if _, still, err := r.storedTag(ref); err != nil || !still {
-			return Resolved{Descriptor: target, Outcome: Miss}, err
-		}
+	current, still, err := r.storedTag(ref)
+	switch {
+	case err != nil:
+		return Resolved{}, err
+	case still && r.Policies.For(ref.Repository).Immutable(ref.Tag):
+		// Who looked before another check ended: the first tag wins.
+		return Resolved{Descriptor: current.Target, Outcome: Hit}, nil
+	case stored && !still:
+		return Resolved{Descriptor: target, Outcome: Miss}, nil // a removal while upstream was asked stands
 	}
 	now := time.Now()
 	tag := cache.Tag{Name: ref.String(), Target: target, Source: source, Created: now, Moved: now, Validated: now}
@@ -211,11 +225,12 @@ func (r *Registry) noteFailure(ctx context.Context, ref Reference, problem error
 	if err != nil || !stored {
 		return
 	}
+	fresh := r.Policies.For(ref.Repository).over(r.Freshness)
 	if ue, ok := errors.AsType[*upstream.Error](problem); ok && ue.Unasked {
-		tag = r.Freshness.postponed(tag, ue, time.Now())
+		tag = fresh.postponed(tag, ue, time.Now())
 		r.Logger.InfoContext(ctx, "tag check put off", "ref", tag.Name, "next", tag.NextCheck, "err", problem)
 	} else {
-		tag = r.Freshness.failed(tag, problem, time.Now())
+		tag = fresh.failed(tag, problem, time.Now())
 		r.Logger.WarnContext(ctx, "tag check failed",
 			"ref", tag.Name, "failures", tag.Failures, "next", tag.NextCheck, "err", problem)
 	}

@@ -237,12 +237,17 @@ func TestDeletedPolicy(t *testing.T) {
 			b.resolve(ref, Miss)
 			up.DeleteTag("library/app", "1")
 			b.expire(ref)
-			for range 3 { // the later ones are after a failed check
-				if serve {
-					b.resolve(ref, Stale)
-				} else if _, err := b.Resolve(soon(t), ref); !errdefs.IsNotFound(err) {
-					t.Errorf("got %v, want not found", err)
+			n := counted(up, func() {
+				for range 3 { // the later ones are in the pause after a failed check
+					if serve {
+						b.resolve(ref, Stale)
+					} else if _, err := b.Resolve(soon(t), ref); !errdefs.IsNotFound(err) {
+						t.Errorf("got %v, want not found", err)
+					}
 				}
+			})
+			if n != 1 {
+				t.Errorf("upstream saw %d requests, want 1 check", n)
 			}
 			if got, want := strings.Contains(log.String(), "upstream has deleted a tag"), policy == DeletedWarn; got != want {
 				t.Errorf("warned: %t, want %t", got, want)

@@ -42,11 +42,34 @@
 // The upstreams of a registry host are tried in the order of its route; of
 // their errors the most telling one is returned. One whose bytes did not make
 // a blob comes last for that blob. (TestRouteFallsThrough,
-// TestMostTellingErrorWins, TestUnaskedTellsLess, TestNextUpstreamAfterBadBytes)
+// TestRouteDigestMissingAtFirst, TestMostTellingErrorWins, TestUnaskedTellsLess,
+// TestNextUpstreamAfterBadBytes)
 //
 // A stored manifest that lost its digest, or a blob whose file has not the size
 // it was published with, is thrown away and fetched again.
 // (TestDamagedManifestIsFetchedAgain, TestDamagedBlobIsFetchedAgain)
+//
+// All forms of a name lead to one repository, and that to one policy. A path
+// on an ECR registry host is that registry's own unless a configured rule covers
+// it, or the host is named for the built-in ones. (TestThreeFormsOneRepository,
+// TestThreeFormsOnePolicy, TestECRHostsAreTheirOwn, TestConfiguredRulesOnECRHosts)
+//
+// What a rule or a template denies is refused, stored or not, in everything that
+// brings or serves. (TestPermit, TestDeniedEverywhere)
+//
+// Of an offline repository no upstream is asked, for nothing. (TestOffline)
+//
+// Under upstream-first every pull by tag asks, and waits no longer than for any
+// check. (TestUpstreamFirst, TestUpstreamFirstWaitsWithPatience)
+//
+// An immutable tag that is stored never moves. (TestImmutableTag,
+// TestImmutableTagWithoutManifest)
+//
+// A tag that upstream has deleted and that is to be refused stays refused while
+// upstream is not asked again. (TestDeletedPolicy, TestRefuseRemembersGone)
+//
+// Who answered for a repository, and why upstreams were passed over, is
+// remembered, within bounds. (TestSourcesOfRoute, TestSourcesAreBounded)
 //
 // What a stored blob is, its bytes say, and not the manifest of somebody who
 // names it. (TestClaimsDoNotChangeTypes, TestLayerIsNoManifest)

@@ -13,7 +13,7 @@ import (
 const (
 	DeletedServe  = "serve"  // serve it, as on any failure
 	DeletedWarn   = "warn"   // serve it, and log a warning
-	DeletedRefuse = "refuse" // answer 404; every pull asks upstream then
+	DeletedRefuse = "refuse" // answer 404, also in the pause after such a check
 )
 
 // Freshness says when a tag is checked upstream, and what happens when the
@@ -90,13 +90,34 @@ func (f Freshness) failed(t cache.Tag, err error, now time.Time) cache.Tag {
 	if ue := (*upstream.Error)(nil); errors.As(err, &ue) {
 		wait = max(wait, min(ue.RetryAfter, most))
 	}
+	t.Gone = errdefs.IsNotFound(err)
+	if t.Gone && f.Deleted == DeletedRefuse {
+		// Pulls are refused meanwhile, not served: that must not last for a
+		// whole window once the tag is there again.
+		wait = min(wait, f.Retry)
+	}
 	t.Failures++
 	t.NextCheck = now.Add(wait)
-	if f.Deleted == DeletedRefuse && errdefs.IsNotFound(err) {
-		// During a pause a deleted tag would be served again: the tag does
-		// not hold what kind of failure the last one was.
-		t.NextCheck = time.Time{}
-	}
 	t.LastError = err.Error()
 	return t
 }
+
+// lastProblem is the failure that a tag remembers. Where deleted tags are
+// refused, its kind counts.
+func (f Freshness) lastProblem(t cache.Tag) error {
+	if t.Gone && f.Deleted == DeletedRefuse {
+		return &goneError{text: t.LastError}
+	}
+	return errors.New(t.LastError)
+}
+
+// goneError is upstream's word, remembered, that it does not have a tag.
+type goneError struct{ text string }
+
+func (e *goneError) Error() string { return e.text }
+
+// Unwrap returns errdefs.ErrNotFound.
+func (e *goneError) Unwrap() error { return errdefs.ErrNotFound }
+
+// Reason is ECR's name for it: see upstream.Error.
+func (e *goneError) Reason() string { return "ImageNotFound" }

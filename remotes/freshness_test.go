@@ -113,15 +113,29 @@ func TestHoldsOff(t *testing.T) {
 	}
 }
 
-// Under "refuse" a deleted tag is asked for each time: in a pause it would be
-// served again.
-func TestRefuseTakesNoPause(t *testing.T) {
+// Under "refuse" the pause after a 404 does not grow: pulls are refused
+// meanwhile. What the tag remembers is still "not found" then, and only there.
+func TestRefuseRemembersGone(t *testing.T) {
 	t.Parallel()
-	f, now := Freshness{Window: time.Hour, Retry: time.Minute, Deleted: DeletedRefuse}, time.Now()
-	if tag := f.failed(cache.Tag{}, errdefs.ErrNotFound, now); f.holdsOff(tag, now) {
-		t.Error("a deleted tag is held off")
+	now := time.Now()
+	f := Freshness{Window: time.Hour, Retry: time.Minute, Deleted: DeletedRefuse}
+	var tag cache.Tag
+	for range 5 {
+		tag = f.failed(tag, fmt.Errorf("gone: %w", errdefs.ErrNotFound), now)
+		if wait := tag.NextCheck.Sub(now); wait != f.Retry || !f.holdsOff(tag, now) {
+			t.Errorf("failure %d: pause %s, want %s", tag.Failures, wait, f.Retry)
+		}
 	}
-	if tag := f.failed(cache.Tag{}, errdefs.ErrUnavailable, now); !f.holdsOff(tag, now) {
-		t.Error("a tag of a dead upstream is not held off")
+	if err := f.lastProblem(tag); !errdefs.IsNotFound(err) || err.Error() != tag.LastError {
+		t.Errorf("in the pause: got %v, want what upstream said, as not found", err)
+	}
+	f.Deleted = DeletedServe
+	if err := f.lastProblem(tag); errdefs.IsNotFound(err) {
+		t.Errorf("policy serve: got %v, want no kind", err)
+	}
+	f.Deleted = DeletedRefuse
+	tag = f.failed(tag, errdefs.ErrUnavailable, now)
+	if err := f.lastProblem(tag); errdefs.IsNotFound(err) || tag.NextCheck.Sub(now) <= f.Retry {
+		t.Errorf("upstream down: got %v after %s, want a failure as any other", err, tag.NextCheck.Sub(now))
 	}
 }

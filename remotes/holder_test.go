@@ -340,7 +340,7 @@ func TestPolicyDecidesNow(t *testing.T) {
 		"both are":     {[]string{DockerHub, "a.example"}, false},
 		"the asked is": {[]string{"a.example"}, true},
 	} {
-		b.Policies = withPrivate(c.private...)
+		b.Policies = withPrivate(t, c.private...)
 		for _, dgst := range []digest.Digest{layer, img.Root.Digest} {
 			if got, err := b.belongs(secretA(), dgst); got != c.want || err != nil {
 				t.Errorf("%s: belongs to another repository: %t, %v, want %t", name, got, err, c.want)
@@ -373,7 +373,7 @@ func TestTagFromBeforePrivacy(t *testing.T) {
 	})
 	b.resolve(tag, Miss)
 	b.resolve(tag, Hit)
-	b.Policies = withPrivate("a.example")
+	b.Policies = withPrivate(t, "a.example")
 	for _, when := range []string{"upstream claims it still", "upstream is down"} {
 		if res, err := b.Resolve(soon(t), tag); err == nil {
 			t.Errorf("%s: got %v", when, res)

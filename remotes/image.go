@@ -31,13 +31,18 @@ type Image struct {
 	Source string     `json:"source,omitempty"`
 	// Created is when the store learnt of the reference.
 	Created time.Time `json:"created"`
-	Window  string    `json:"window,omitempty"`
+	// Window is the tag's as time.Duration writes it, or "unlimited" for one
+	// that is never checked.
+	Window string `json:"window,omitempty"`
 }
 
 // ImageDetail is an Image with its tree.
 type ImageDetail struct {
 	Image
-	Tree Node `json:"tree"`
+	// AnsweredBy is the upstream that answered last for the repository, nil if
+	// none has since the daemon began.
+	AnsweredBy *Answer `json:"answeredBy,omitempty"`
+	Tree       Node    `json:"tree"`
 }
 
 // Images returns all stored images: every tag, and every digest that was
@@ -110,7 +115,11 @@ func (r *Registry) storedReferences() ([]Reference, error) {
 // Image returns one stored image with its tree, or errdefs.ErrNotFound.
 func (r *Registry) Image(ref Reference) (ImageDetail, error) {
 	img, _, err := r.imageTree(ref)
-	return img, err
+	if err != nil {
+		return ImageDetail{}, err
+	}
+	img.AnsweredBy = r.sources.last(ref.Repository)
+	return img, nil
 }
 
 // imageTree is Image. unread is why a part of the tree is not known.
@@ -150,8 +159,13 @@ func (r *Registry) describeImage(ref Reference, img *Image) error {
 		return err
 	}
 	img.Tag, img.Descriptor, img.Created, img.Source = &tag, tag.Target, tag.Created, tag.Source
-	img.Window = r.Freshness.WindowOf(tag.Name).String()
-	if img.State = "stale"; r.Freshness.IsFresh(tag, time.Now()) {
+	policy := r.Policies.For(ref.Repository)
+	fresh := policy.over(r.Freshness)
+	img.Window = fresh.WindowOf(tag.Name).String()
+	if policy.settles(ref.Tag) {
+		img.Window = "unlimited"
+	}
+	if img.State = "stale"; policy.settles(ref.Tag) || fresh.IsFresh(tag, time.Now()) {
 		img.State = "fresh"
 	}
 	return nil

@@ -22,6 +22,9 @@ type TagList struct {
 // tags, sorted, and stale. ECR lists cached tags only, which breaks tools
 // that look for a version; larder does not follow it there.
 func (r *Registry) Tags(ctx context.Context, repo Repository, n int, last string) (TagList, error) {
+	if err := r.Policies.Permit(repo); err != nil {
+		return TagList{}, err
+	}
 	var list TagList
 	err := r.eachUpstream(ctx, repo, func(c *upstream.Client) (err error) {
 		list.Tags, list.More, err = c.Tags(ctx, repo.Path, n, last)
@@ -45,6 +48,9 @@ func (r *Registry) Tags(ctx context.Context, repo Repository, n int, last string
 		return 1
 	})
 	list = TagList{Tags: stored[from:], Outcome: Stale}
+	if r.Policies.For(repo).Mode == ModeOffline {
+		list.Outcome = Hit // nothing fresher is wanted
+	}
 	return list.atMost(n), nil
 }
 
@@ -75,6 +81,9 @@ func (r *Registry) storedTags(repo Repository) ([]string, error) {
 // Referrers lists the manifests that name dgst as their subject, of one
 // artifact type or of any (""), as upstream knows them.
 func (r *Registry) Referrers(ctx context.Context, repo Repository, dgst digest.Digest, artifactType string) ([]ocispec.Descriptor, error) {
+	if err := r.Policies.Permit(repo); err != nil {
+		return nil, err
+	}
 	var descs []ocispec.Descriptor
 	err := r.eachUpstream(ctx, repo, func(c *upstream.Client) (err error) {
 		descs, err = c.Referrers(ctx, repo.Path, dgst, artifactType)

@@ -134,6 +134,27 @@ func one(t *testing.T, img remotestest.Image, change ...func(*setup)) (*bench, *
 
 func withFreshness(f Freshness) func(*setup) { return func(s *setup) { s.freshness = f } }
 
+// withSettings has one rule, docker-hub, with settings.
+func withSettings(t *testing.T, settings Settings) func(*setup) {
+	t.Helper()
+	policies := newPolicies(t, []Rule{{ECRRepositoryPrefix: "docker-hub", UpstreamRegistryURL: "registry-1.docker.io", Settings: settings}})
+	return func(s *setup) { s.policies = policies }
+}
+
+// newPolicies has rules and templates over no defaults.
+func newPolicies(t testing.TB, rules []Rule, templates ...Template) Policies {
+	t.Helper()
+	all, err := NewRules(rules, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	policies, err := NewPolicies(Policy{}).WithRules(all, templates)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return policies
+}
+
 func withLog(w io.Writer) func(*setup) { return func(s *setup) { s.log = w } }
 
 // build makes a small image; different seeds share nothing.

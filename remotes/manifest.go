@@ -24,6 +24,9 @@ type Manifest struct {
 // Manifest returns a manifest by tag or digest. One that was damaged on disk
 // is thrown away and fetched again.
 func (r *Registry) Manifest(ctx context.Context, ref Reference) (Manifest, error) {
+	if err := r.Policies.Permit(ref.Repository); err != nil {
+		return Manifest{}, err
+	}
 	m, err := r.manifest(ctx, ref)
 	if dgst := m.Descriptor.Digest; dgst != "" && errdefs.IsDataLoss(err) {
 		if err := r.throwAway(ctx, dgst, err); !errdefs.IsNotFound(err) {

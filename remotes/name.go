@@ -2,6 +2,7 @@ package remotes
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/containerd/errdefs"
 )
@@ -11,13 +12,16 @@ import (
 // docker-hub/library/nginx; and that path again with the registry host of an
 // ECR registry.
 type Names struct {
-	// Rules map the paths of larder's own address and of ECR hosts.
+	// Rules map the paths of larder's own address, and of ECR hosts as ECRHosts
+	// and the rules' RegistryID say.
 	Rules Rules
 	// Own are the canonical registry hosts that mean larder itself.
 	Own map[string]bool
-	// ECRHosts are the ECR registry hosts to which the rules apply. A path
-	// that no rule covers, or a host that no pattern matches, is taken as it
-	// is.
+	// ECRHosts are the ECR registry hosts on which the built-in rules hold,
+	// too. On the others only configured rules do: a path below github/ may
+	// well be the account's own repository, and must not be fetched from
+	// whoever has that name on ghcr.io. A path that no rule covers is taken as
+	// it is.
 	ECRHosts []Pattern
 	// Listed, unless nil, are the only registry hosts that may be asked for
 	// by ns.
@@ -42,8 +46,9 @@ func (n Names) Map(ns, path string) (Repository, error) {
 	if n.Own[repo.Host] {
 		return n.mapByRule(path)
 	}
-	if n.isMappedECR(repo.Host) {
-		if mapped, err := n.mapByRule(path); !errdefs.IsNotFound(err) {
+	if account := ecrAccount(repo.Host); account != "" {
+		mapped, _, err := n.Rules.mapOn(account, n.hasBuiltin(repo.Host), path)
+		if !errdefs.IsNotFound(err) {
 			return mapped, err
 		}
 	}
@@ -58,14 +63,7 @@ func (n Names) mapByRule(path string) (Repository, error) {
 	return repo, err
 }
 
-func (n Names) isMappedECR(host string) bool {
-	if !IsECRHost(host) {
-		return false
-	}
-	for _, p := range n.ECRHosts {
-		if p.Match(host) {
-			return true
-		}
-	}
-	return false
+// hasBuiltin reports whether the built-in rules hold on an ECR host.
+func (n Names) hasBuiltin(host string) bool {
+	return slices.ContainsFunc(n.ECRHosts, func(p Pattern) bool { return p.Match(host) })
 }

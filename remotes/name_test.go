@@ -67,18 +67,71 @@ func TestNamesMapOthers(t *testing.T) {
 			}
 		}
 	}
-	n.ECRHosts = nil
-	if got, err := n.Map(ecrRegistry, "docker-hub/library/nginx"); err != nil || got.Host != ecrRegistry {
-		t.Errorf("rules are off for ECR hosts: got %v, %v, want it as it is", got, err)
-	}
+}
+
+// What an account has pushed below the prefix of a built-in rule is its own. To
+// fetch it from whoever has that name at the rule's upstream would be dependency
+// confusion: built-in rules hold only on ECR hosts that are named.
+func TestECRHostsAreTheirOwn(t *testing.T) {
+	t.Parallel()
 	only, err := ParsePattern("123456789012.*.eu-*")
 	if err != nil {
 		t.Fatal(err)
 	}
-	n.ECRHosts = []Pattern{only}
-	for host, mapped := range map[string]bool{ecrRegistry: true, strings.Replace(ecrRegistry, "eu-", "us-", 1): false} {
-		if got, err := n.Map(host, "quay/a/b"); err != nil || (got.Host == "quay.io") != mapped {
-			t.Errorf("%s: got %v, %v, want mapped: %t", host, got, err, mapped)
+	elsewhere := strings.Replace(ecrRegistry, "eu-", "us-", 1)
+	for _, c := range []struct {
+		ecrHosts []Pattern
+		host     string
+		want     string
+	}{
+		{nil, ecrRegistry, ecrRegistry + "/github/foo"},
+		{[]Pattern{only}, ecrRegistry, "ghcr.io/foo"},
+		{[]Pattern{only}, elsewhere, elsewhere + "/github/foo"},
+		{nil, "localhost:5929", "ghcr.io/foo"},
+		{nil, "", "ghcr.io/foo"},
+	} {
+		n := names(t)
+		n.ECRHosts = c.ecrHosts
+		if got, err := n.Map(c.host, "github/foo"); err != nil || got.String() != c.want {
+			t.Errorf("%d ECR hosts, ns=%q: got %v, %v, want %s", len(c.ecrHosts), c.host, got, err, c.want)
+		}
+	}
+}
+
+// Configured rules hold on ECR hosts, those of an account only on its own.
+func TestConfiguredRulesOnECRHosts(t *testing.T) {
+	t.Parallel()
+	rules, err := NewRules([]Rule{
+		{ECRRepositoryPrefix: "hub", UpstreamRegistryURL: "registry-1.docker.io"},
+		{ECRRepositoryPrefix: "hub/mine", UpstreamRegistryURL: "quay.io", RegistryID: "123456789012"},
+		{ECRRepositoryPrefix: "github", UpstreamRegistryURL: "registry.example", RegistryID: "123456789012"}, // in place of the built-in one
+	}, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := ParsePattern("*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := "210987654321" + ecrRegistry[12:]
+	for _, c := range []struct {
+		ecrHosts         []Pattern
+		host, path, want string
+	}{
+		{nil, ecrRegistry, "hub/x", "docker.io/x"},
+		{nil, other, "hub/x", "docker.io/x"},
+		{nil, ecrRegistry, "hub/mine/x", "quay.io/x"},
+		{nil, other, "hub/mine/x", "docker.io/mine/x"},
+		{nil, ecrRegistry + ":443", "hub/mine/x", "quay.io/x"},
+		{nil, other, "github/x", other + "/github/x"},
+		{[]Pattern{all}, other, "github/x", other + "/github/x"}, // the built-in rule was replaced
+		{[]Pattern{all}, other, "quay/x", "quay.io/x"},
+		{nil, "localhost:5929", "hub/mine/x", "quay.io/x"}, // of any account
+		{nil, "", "github/x", "registry.example/x"},
+	} {
+		n := Names{Rules: rules, Own: map[string]bool{"localhost:5929": true}, ECRHosts: c.ecrHosts}
+		if got, err := n.Map(c.host, c.path); err != nil || got.String() != c.want {
+			t.Errorf("ns=%q %s: got %v, %v, want %s", c.host, c.path, got, err, c.want)
 		}
 	}
 }

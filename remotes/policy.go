@@ -1,54 +1,11 @@
 package remotes
 
 import (
-	"maps"
+	"cmp"
+	"errors"
+	"fmt"
 	"time"
 )
-
-// Mode says when the upstreams of a repository are asked.
-type Mode string
-
-const (
-	// ModeCacheFirst answers from the store inside the window; ECR's way, and
-	// the default.
-	ModeCacheFirst Mode = "cache-first"
-	// ModeUpstreamFirst asks upstream at every pull by tag, and answers from
-	// the store if that fails.
-	ModeUpstreamFirst Mode = "upstream-first"
-	// ModeOffline answers from the store and asks no upstream, ever.
-	ModeOffline Mode = "offline"
-)
-
-// Privacy says who may have what is stored of a repository.
-type Privacy string
-
-const (
-	// PrivateNo serves everyone who can reach larder; the default.
-	PrivateNo Privacy = "no"
-	// PrivateVerify serves those whose pull secret the upstream accepts.
-	PrivateVerify Privacy = "verify"
-)
-
-// Settings are what a rule or a template says of the repositories below its
-// prefix. A zero field says nothing.
-type Settings struct {
-	Mode    Mode
-	Private Privacy
-	// Window and Deleted are as in Freshness.
-	Window  *time.Duration
-	Deleted string
-	// ImageTagMutability is ECR's: MUTABLE, IMMUTABLE, and both
-	// _WITH_EXCLUSION. A tag of an immutable repository is never asked for
-	// again, and never moves.
-	ImageTagMutability string
-	// ImageTagMutabilityExclusionFilters are the tags, as patterns with *, for
-	// which the opposite holds: at most five.
-	ImageTagMutabilityExclusionFilters []string
-	// Allow and Deny are patterns of repositories, as stored (host/path) or
-	// below the prefix. What Deny matches, or a non-empty Allow does not, is
-	// refused.
-	Allow, Deny []string
-}
 
 // Policy is how one repository is treated: Settings without gaps.
 type Policy struct {
@@ -56,44 +13,84 @@ type Policy struct {
 	Private Privacy
 	Window  time.Duration
 	Deleted string
+
+	// Who says it. Nil: nobody but the defaults.
+	mode, mutability, allow, deny *setter
 }
 
-// Policies find the policy of a repository: what a rule or a template says of
-// it, over the defaults.
-type Policies struct {
-	defaults Policy
-	hosts    map[string]Policy
+// fill fills gaps with the defaults, of which the freshness is one.
+func (p Policy) fill(f Freshness) Policy {
+	p.Mode = cmp.Or(p.Mode, ModeCacheFirst)
+	p.Private = cmp.Or(p.Private, PrivateNo)
+	p.Window = cmp.Or(p.Window, f.Window)
+	p.Deleted = cmp.Or(p.Deleted, f.Deleted)
+	return p
 }
 
-// NewPolicies makes Policies of what holds where nothing is said.
-func NewPolicies(defaults Policy) Policies { return Policies{defaults: defaults} }
-
-// AnyPrivate reports whether any repository may be under PrivateVerify. If none
-// is, nothing is kept from anybody.
-func (ps Policies) AnyPrivate() bool {
-	for _, p := range ps.hosts {
-		if p.Private == PrivateVerify {
-			return true
-		}
+// over is a registry's freshness for the repositories of the policy. Windows of
+// tag patterns go before the policy's, since they say more.
+func (p Policy) over(f Freshness) Freshness {
+	f.Window, f.Deleted = p.Window, p.Deleted
+	if p.Mode == ModeUpstreamFirst {
+		f.Window, f.Tags = 0, nil
 	}
-	return ps.defaults.Private == PrivateVerify
+	return f
 }
 
-// WithHost returns Policies with a policy for all repositories of a canonical
-// registry host.
-func (ps Policies) WithHost(host string, p Policy) Policies {
-	hosts := maps.Clone(ps.hosts)
-	if hosts == nil {
-		hosts = map[string]Policy{}
-	}
-	hosts[host] = p
-	return Policies{defaults: ps.defaults, hosts: hosts}
+// setter is a rule or a template with its settings, compiled.
+type setter struct {
+	// name is for texts, for instance: rule "docker-hub".
+	name string
+	// prefixes are what allow and deny are below: "" for ROOT. A template that
+	// begins with a registry host has two if that is not written as names are
+	// stored.
+	prefixes                []string
+	settings                Settings
+	exclusions, allow, deny []Pattern
 }
 
-// For returns the policy of a repository.
-func (ps Policies) For(repo Repository) Policy {
-	if p, ok := ps.hosts[repo.Host]; ok {
-		return p
+// newSetter compiles settings.
+func newSetter(name string, s Settings, prefixes ...string) (*setter, error) {
+	compiled := &setter{name: name, prefixes: prefixes, settings: s}
+	var errs [3]error
+	compiled.exclusions, errs[0] = parsePatterns(s.ImageTagMutabilityExclusionFilters)
+	compiled.allow, errs[1] = parsePatterns(s.Allow)
+	compiled.deny, errs[2] = parsePatterns(s.Deny)
+	if err := errors.Join(errs[:]...); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	return ps.defaults
+	return compiled, nil
+}
+
+// String names the setter in texts.
+func (s *setter) String() string {
+	if s == nil {
+		return "default"
+	}
+	return s.name
+}
+
+// apply overwrites what the setter says something of. Exclusion filters belong
+// to the mutability that they go with.
+func (s *setter) apply(p *Policy) {
+	if s == nil {
+		return
+	}
+	if s.settings.Mode != "" {
+		p.Mode, p.mode = s.settings.Mode, s
+	}
+	if s.settings.Window != nil {
+		p.Window = *s.settings.Window
+	}
+	p.Private = cmp.Or(s.settings.Private, p.Private)
+	p.Deleted = cmp.Or(s.settings.Deleted, p.Deleted)
+	if s.settings.ImageTagMutability != "" {
+		p.mutability = s
+	}
+	if len(s.allow) > 0 {
+		p.allow = s
+	}
+	if len(s.deny) > 0 {
+		p.deny = s
+	}
 }

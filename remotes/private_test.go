@@ -2,6 +2,7 @@ package remotes
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -24,12 +25,15 @@ func secretB() Repository { return Repository{Host: "b.example", Path: "team/b"}
 func publicC() Repository { return Repository{Host: DockerHub, Path: "library/c"} }
 
 // withPrivate makes the repositories of these hosts private.
-func withPrivate(hosts ...string) Policies {
-	policies := NewPolicies(Policy{Private: PrivateNo})
-	for _, host := range hosts {
-		policies = policies.WithHost(host, Policy{Private: PrivateVerify})
+func withPrivate(t *testing.T, hosts ...string) Policies {
+	t.Helper()
+	var rules []Rule
+	for i, host := range hosts {
+		rules = append(rules, Rule{
+			ECRRepositoryPrefix: fmt.Sprintf("private-%d", i), UpstreamRegistryURL: host, Settings: Settings{Private: PrivateVerify},
+		})
 	}
-	return policies
+	return newPolicies(t, rules)
 }
 
 func newPrivateBench(t *testing.T, change ...func(*setup)) privateBench {
@@ -37,7 +41,7 @@ func newPrivateBench(t *testing.T, change ...func(*setup)) privateBench {
 	up := remotestest.New(t)
 	change = append([]func(*setup){func(s *setup) {
 		s.hosts = []string{"a.example", "b.example"}
-		s.policies = withPrivate("a.example", "b.example")
+		s.policies = withPrivate(t, "a.example", "b.example")
 	}}, change...)
 	for _, repo := range []Repository{secretA(), secretB()} {
 		up.Fault(remotestest.Repo(repo.Path), remotestest.RequireBasic(func(user, password string) bool {

@@ -40,7 +40,9 @@ type Config struct {
 	Names     Names
 	Routes    Routes
 	Freshness Freshness
-	Policies  Policies
+	// Policies are what rules and templates say. The zero Policies say
+	// nothing: Freshness holds for all.
+	Policies Policies
 	// Access is for private repositories. Zero means DefaultAccess.
 	Access Access
 	// Logger gets what no client hears of, such as a stale answer's reason.
@@ -61,6 +63,7 @@ type Registry struct {
 	holds     *holds             // what no removal may delete now
 	grants    *grants            // who was admitted to private repositories
 	proofs    singleflight.Group // that a repository has a blob, by both
+	sources   *sources           // who answered
 
 	mu      sync.Mutex
 	overdue map[string]int // checks that outlasted Patience, by registry host
@@ -68,7 +71,11 @@ type Registry struct {
 
 // NewRegistry makes a Registry.
 func NewRegistry(c Config) *Registry {
-	return &Registry{Config: c, negatives: newNegatives(), senders: newSenders(), described: newDescribed(), holds: newHolds(), grants: newGrants(c.Access), overdue: map[string]int{}}
+	c.Policies = c.Policies.over(c.Freshness)
+	return &Registry{
+		Config: c, sources: newSources(), negatives: newNegatives(), senders: newSenders(), described: newDescribed(),
+		holds: newHolds(), grants: newGrants(c.Access), overdue: map[string]int{},
+	}
 }
 
 // ParseReference reads a reference as a person types it and maps it as if a
@@ -97,6 +104,9 @@ type Resolved struct {
 // Resolve returns the descriptor of a manifest by tag or digest, and sees to
 // it that the manifest is in the store.
 func (r *Registry) Resolve(ctx context.Context, ref Reference) (Resolved, error) {
+	if err := r.Policies.Permit(ref.Repository); err != nil {
+		return Resolved{}, err
+	}
 	if ref.Digest == "" {
 		return r.resolveTag(ctx, ref, false)
 	}
@@ -104,10 +114,14 @@ func (r *Registry) Resolve(ctx context.Context, ref Reference) (Resolved, error)
 }
 
 // Refresh asks upstream what a tag points to, whatever its window and whatever
-// upstream answered a moment ago, and returns its error if it cannot tell.
+// upstream answered a moment ago, and returns its error if it cannot tell. A
+// stored tag that is immutable is errdefs.ErrFailedPrecondition.
 func (r *Registry) Refresh(ctx context.Context, ref Reference) (Resolved, error) {
 	if ref.Tag == "" || ref.Digest != "" {
 		return Resolved{}, fmt.Errorf("refresh %s: a digest cannot change: %w", ref, errdefs.ErrInvalidArgument)
+	}
+	if err := r.Policies.Permit(ref.Repository); err != nil {
+		return Resolved{}, err
 	}
 	return r.resolveTag(ctx, ref, true)
 }
@@ -121,6 +135,9 @@ func (r *Registry) eachUpstream(ctx context.Context, repo Repository, try func(*
 // tryUpstreams tries upstreams in order until one succeeds. The error is the
 // first of the most telling ones.
 func (r *Registry) tryUpstreams(ctx context.Context, repo Repository, eps []upstream.Endpoint, try func(*upstream.Client) error) error {
+	if err := r.offline(repo); err != nil {
+		return err
+	}
 	var telling error
 	for i, ep := range eps {
 		if i > 0 && ctx.Err() != nil {
@@ -128,6 +145,7 @@ func (r *Registry) tryUpstreams(ctx context.Context, repo Repository, eps []upst
 			return fmt.Errorf("%s: %d of %d upstreams asked (%v): %w", repo, i, len(eps), telling, context.Cause(ctx)) //nolint:errorlint // see above
 		}
 		err := try(r.clientFor(ctx, ep))
+		r.sources.note(repo, ep, err)
 		if err == nil {
 			return nil
 		}

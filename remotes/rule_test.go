@@ -1,6 +1,7 @@
 package remotes
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -105,6 +106,7 @@ func TestRuleValidate(t *testing.T) {
 		change(&r)
 		return r
 	}
+	const credentialARN = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:ecr-pullthroughcache/hub-a1b2c3"
 	for name, r := range map[string]Rule{
 		"plain":        good(func(*Rule) {}),
 		"two chars":    good(func(r *Rule) { r.ECRRepositoryPrefix = "ab" }),
@@ -118,7 +120,17 @@ func TestRuleValidate(t *testing.T) {
 		"ecr": good(func(r *Rule) {
 			r.UpstreamRegistryURL, r.UpstreamRegistry = "123456789012.dkr.ecr.eu-central-1.amazonaws.com", "ecr"
 		}),
-		"root to root": good(func(r *Rule) { r.ECRRepositoryPrefix, r.UpstreamRepositoryPrefix = Root, Root }),
+		"root to root":    good(func(r *Rule) { r.ECRRepositoryPrefix, r.UpstreamRepositoryPrefix = Root, Root }),
+		"upstream prefix": good(func(r *Rule) { r.UpstreamRepositoryPrefix = "org/" }), // ECR documents it for ECR only
+		"credential":      good(func(r *Rule) { r.CredentialARN = credentialARN }),
+		"credential in China": good(func(r *Rule) {
+			r.CredentialARN = "arn:aws-cn:secretsmanager:cn-north-1:123456789012:secret:ecr-pullthroughcache/hub-a1b2c3"
+		}),
+		"credential file": good(func(r *Rule) { r.CredentialFile = "/etc/larder/hub.json" }),
+		"account":         good(func(r *Rule) { r.RegistryID = "012345678901" }),
+		"role": good(func(r *Rule) {
+			r.UpstreamRegistryURL, r.CustomRoleARN = ecrRegistry, "arn:aws:iam::123456789012:role/pull/through"
+		}),
 		"any registry": good(func(r *Rule) { r.UpstreamRegistryURL = "registry.example:5000" }),
 	} {
 		if err := r.Validate(); err != nil {
@@ -136,11 +148,26 @@ func TestRuleValidate(t *testing.T) {
 		{good(func(r *Rule) { r.ECRRepositoryPrefix = "a//b" }), []string{`"a//b" must match`}},
 		{good(func(r *Rule) { r.UpstreamRegistryURL = "https://quay.io" }), []string{`upstream_registry_url: "https://quay.io": want a host without a scheme`, "[[routes]]"}},
 		{good(func(r *Rule) { r.UpstreamRegistryURL = "" }), []string{"upstream_registry_url: registry host of 0 bytes"}},
+		{good(func(r *Rule) { r.UpstreamRegistryURL, r.UpstreamRegistry = "quay.io/org", "dockerhub" }),
+			[]string{`upstream_registry_url: registry host "quay.io/org"`, `upstream_registry: "dockerhub"`}}, // both
 		{good(func(r *Rule) { r.UpstreamRegistryURL = "quay.io/org" }), []string{`upstream_registry_url: registry host "quay.io/org": want host[:port]`}},
 		{good(func(r *Rule) { r.UpstreamRegistry = "dockerhub" }), []string{`upstream_registry: "dockerhub": want one of`, "docker-hub", "chainguard"}},
 		{good(func(r *Rule) { r.UpstreamRegistry = "quay" }), []string{`upstream_registry: "quay" does not fit upstream_registry_url "registry-1.docker.io"`}},
 		{good(func(r *Rule) { r.ECRRepositoryPrefix, r.UpstreamRepositoryPrefix = Root, "x-y" }), []string{`upstream_repository_prefix: "x-y" cannot go with ecr_repository_prefix = "ROOT"`}},
 		{good(func(r *Rule) { r.UpstreamRepositoryPrefix = "!" }), []string{"upstream_repository_prefix: "}},
+		{good(func(r *Rule) { r.CredentialARN = strings.Repeat("arn:", 12) + "a" }), []string{"credential_arn: ", "has 49 characters, want 50 to 612"}},
+		{good(func(r *Rule) { r.CredentialARN = credentialARN + strings.Repeat("a", 613-len(credentialARN)) }), []string{"credential_arn: ", "has 613 characters"}},
+		{good(func(r *Rule) { r.CredentialARN = strings.Replace(credentialARN, "ecr-pullthroughcache/", "other/", 1) }),
+			[]string{"credential_arn: ", "must match ^arn:aws(-\\w+)*:secretsmanager:"}},
+		{good(func(r *Rule) { r.UpstreamRegistryURL, r.CustomRoleARN = ecrRegistry, "arn:aws:iam::1:role/x" }), []string{`custom_role_arn: "arn:aws:iam::1:role/x" must match`}},
+		{good(func(r *Rule) {
+			r.UpstreamRegistryURL, r.CustomRoleARN = ecrRegistry, "arn:aws:iam::123456789012:role/"+strings.Repeat("x", 2048)
+		}), []string{"custom_role_arn: ", "want at most 2048"}},
+		{good(func(r *Rule) { r.CustomRoleARN = "arn:aws:iam::123456789012:role/x" }),
+			[]string{"custom_role_arn: goes only with an upstream that is a private ECR registry", "registry-1.docker.io"}},
+		{good(func(r *Rule) { r.RegistryID = "12345678901" }), []string{`registry_id: "12345678901" must match ^[0-9]{12}$`}},
+		{good(func(r *Rule) { r.CredentialARN, r.CredentialFile = credentialARN, "/f" }), []string{"credential_file: cannot go with credential_arn"}},
+		{good(func(r *Rule) { r.Settings.Mode = "sometimes" }), []string{`mode: "sometimes": want one of cache-first, upstream-first, offline`}},
 		{Rule{ECRRepositoryPrefix: "A!", UpstreamRegistryURL: "http://x", UpstreamRepositoryPrefix: "B!"},
 			[]string{`"A!" must match`, `"http://x": want a host`, `"B!" must match`}}, // all at once
 	} {
@@ -161,6 +188,28 @@ func TestRuleValidateKeepsSecrets(t *testing.T) {
 		if err != nil && strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("error repeats the password: %v", err)
 		}
+	}
+	// The secret itself in place of its name.
+	err := Rule{ECRRepositoryPrefix: "quay", UpstreamRegistryURL: "quay.io", CredentialARN: "hunter2"}.Validate()
+	mentions(t, err, "credential_arn: is no ARN")
+	if err != nil && strings.Contains(err.Error(), "hunter2") {
+		t.Errorf("error repeats the secret: %v", err)
+	}
+}
+
+// ECR takes 50 rules; larder does not count.
+func TestManyRules(t *testing.T) {
+	t.Parallel()
+	var many []Rule
+	for i := range 200 {
+		many = append(many, Rule{ECRRepositoryPrefix: fmt.Sprintf("rule-%d", i), UpstreamRegistryURL: "quay.io", UpstreamRepositoryPrefix: fmt.Sprintf("org-%d", i)})
+	}
+	rules, err := NewRules(many, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if repo, _, err := rules.Map("rule-199/x"); err != nil || repo.String() != "quay.io/org-199/x" {
+		t.Errorf("got %v, %v", repo, err)
 	}
 }
 

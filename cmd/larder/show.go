@@ -51,6 +51,9 @@ func printImage(w io.Writer, img remotes.ImageDetail) error {
 	row("stored", fmt.Sprintf("%s, %d blobs missing", humanize.IBytes(uint64(img.Size)), img.Missing))
 	row("state", img.State)
 	row("source", orDash(img.Source))
+	if a := img.AnsweredBy; a != nil {
+		row("answered by", fmt.Sprintf("%s, %s", a.Upstream, ago(a.At)))
+	}
 	if t := img.Tag; t != nil {
 		row("checked", fmt.Sprintf("%s, window %s", ago(t.Validated), img.Window))
 		row("moved", ago(t.Moved))

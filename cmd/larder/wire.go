@@ -36,6 +36,10 @@ func newRegistry(cfg *config.Config, store *cache.Store, mirror net.Addr, logger
 	if err != nil {
 		return nil, err
 	}
+	policies, err := policiesOf(cfg, rules)
+	if err != nil {
+		return nil, err
+	}
 	names, err := namesOf(cfg, rules, mirror)
 	if err != nil {
 		return nil, err
@@ -62,7 +66,8 @@ func newRegistry(cfg *config.Config, store *cache.Store, mirror net.Addr, logger
 		return nil, err
 	}
 	return remotes.NewRegistry(remotes.Config{
-		Store: store, Pool: pool, Names: names, Routes: routes, Freshness: fresh, Policies: policiesOf(cfg), Access: accessOf(cfg.Private), Logger: logger,
+		Store: store, Pool: pool, Names: names, Routes: routes, Freshness: fresh, Policies: policies,
+		Access: accessOf(cfg.Private), Logger: logger,
 	}), nil
 }
 

@@ -5,13 +5,11 @@ import (
 	"github.com/larder-project/larder/remotes"
 )
 
-// policiesOf returns the policies that the rules set.
-func policiesOf(cfg *config.Config) remotes.Policies {
-	policies := remotes.NewPolicies(remotes.Policy{Private: remotes.PrivateNo})
-	for _, r := range cfg.Rules {
-		if r.Private != "" {
-			policies = policies.WithHost(config.Host(r.UpstreamRegistryURL).Canonical(), remotes.Policy{Private: remotes.Privacy(r.Private)})
-		}
+// policiesOf returns what rules and templates say, over [freshness].
+func policiesOf(cfg *config.Config, rules remotes.Rules) (remotes.Policies, error) {
+	var templates []remotes.Template
+	for _, t := range cfg.Templates {
+		templates = append(templates, t.Remote())
 	}
-	return policies
+	return remotes.NewPolicies(remotes.Policy{}).WithRules(rules, templates)
 }

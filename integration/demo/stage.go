@@ -85,7 +85,9 @@ func (s *stage) start(ctx context.Context, out *screen) (err error) {
 		return err
 	}
 	s.closers = append(s.closers, s.wire.Close)
-	route := fmt.Sprintf("[[routes]]\nregistry = \"docker.io\"\nupstreams = [%q]\n", s.wire.URL())
+	// The account's registry is a pull through cache, so the built-in rules hold
+	// there, too.
+	route := fmt.Sprintf("names.ecr_hosts = [\"123456789012.*\"]\n[[routes]]\nregistry = \"docker.io\"\nupstreams = [%q]\n", s.wire.URL())
 	if s.larder, err = parts.StartLarder(ctx, s.bin, s.dir, route); err != nil {
 		return err
 	}

@@ -115,8 +115,8 @@ func (b *bench) registry(pool *upstream.Pool, route []upstream.Endpoint, s setup
 		b.t.Fatal(err)
 	}
 	return remotes.NewRegistry(remotes.Config{
-		Store: b.store, Pool: pool, Names: b.names(s.listed), Routes: routes, Policies: s.policies,
-		Freshness: remotes.DefaultFreshness(), Logger: slog.New(slog.DiscardHandler),
+		Store: b.store, Pool: pool, Names: b.names(s.listed), Routes: routes,
+		Freshness: remotes.DefaultFreshness(), Policies: s.policies, Logger: slog.New(slog.DiscardHandler),
 	})
 }
 

@@ -75,7 +75,7 @@ func refuse(req request, err error) refusal {
 		r.status, r.code = http.StatusForbidden, "DENIED"
 		r.message = "The authentication to the upstream registry failed. Verify that the credentials provided in the pull through cache rule are correct, and try again."
 	case errdefs.IsPermissionDenied(err):
-		r.status, r.code, r.message = http.StatusForbidden, "DENIED", "larder does not serve this registry"
+		r.status, r.code, r.message = http.StatusForbidden, "DENIED", "larder is configured not to serve this"
 	case errdefs.IsResourceExhausted(err):
 		// Not 429: containerd would ask five times at once.
 		r.message = "upstream limits the rate of requests, and larder has not stored it"

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/larder-project/larder/remotes"
 	"github.com/larder-project/larder/remotes/remotestest"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -113,8 +114,54 @@ func TestUnlistedRegistry(t *testing.T) {
 	b.up.PutImage("library/app", "1", remotestest.Build(remotestest.ImageSpec{}))
 	b.get(manifestPath("1"))
 	a := b.ask(http.MethodGet, "/v2/library/app/manifests/1?ns=quay.io")
-	if a.status != http.StatusForbidden || a.entry().Code != "DENIED" || !strings.HasPrefix(a.entry().Message, "larder does not serve this registry: registry host quay.io is not listed") {
+	if a.status != http.StatusForbidden || a.entry().Code != "DENIED" || !strings.HasPrefix(a.entry().Message, "larder is configured not to serve this: registry host quay.io is not listed") {
 		t.Errorf("got %d %+v, want 403", a.status, a.entry())
+	}
+}
+
+// What a rule says against an answer, the client reads: what is denied or
+// offline, and by which rule. A tag that upstream has deleted is an image that is
+// not found, also while upstream is not asked again.
+func TestRefusedByRule(t *testing.T) {
+	t.Parallel()
+	window := time.Duration(0)
+	for name, c := range map[string]struct {
+		settings remotes.Settings
+		status   int
+		code     string
+		message  string
+	}{
+		"deny":    {remotes.Settings{Deny: []string{"library/app"}}, 403, "DENIED", `larder is configured not to serve this: repository docker.io/library/app is denied by rule "hub"`},
+		"allow":   {remotes.Settings{Allow: []string{"x"}}, 403, "DENIED", `larder is configured not to serve this: repository docker.io/library/app is not allowed by rule "hub"`},
+		"offline": {remotes.Settings{Mode: remotes.ModeOffline}, 503, "UNAVAILABLE", `larder could not get it from upstream and has not stored it: docker.io/library/app is offline by rule "hub"`},
+		"gone":    {remotes.Settings{Deleted: remotes.DeletedRefuse, Window: &window}, 404, "MANIFEST_UNKNOWN", "Requested image not found"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			rules, err := remotes.NewRules([]remotes.Rule{{ECRRepositoryPrefix: "hub", UpstreamRegistryURL: "docker.io", Settings: c.settings}}, false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			policies, err := remotes.NewPolicies(remotes.Policy{}).WithRules(rules, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b := newBench(t, func(s *setup) { s.policies = policies })
+			b.up.PutImage("library/app", "1", remotestest.Build(remotestest.ImageSpec{}))
+			if name == "gone" {
+				b.get(manifestPath("1"))
+				b.up.DeleteTag("library/app", "1")
+			}
+			for range 2 { // the second one in the pause after a failed check
+				a := b.ask(http.MethodGet, manifestPath("1"))
+				if a.status != c.status || a.entry().Code != c.code || !strings.HasPrefix(a.entry().Message, c.message) {
+					t.Errorf("got %d %+v, want %d %s %s", a.status, a.entry(), c.status, c.code, c.message)
+				}
+			}
+			if name != "gone" && len(b.up.Requests()) != 0 {
+				t.Errorf("upstream saw %d requests, want 0", len(b.up.Requests()))
+			}
+		})
 	}
 }
 

@@ -84,19 +84,52 @@ func (d *Deleted) UnmarshalText(text []byte) error {
 	return choose(d, text, DeletedServe, DeletedWarn, DeletedRefuse)
 }
 
-// Privacy says who is served what a rule covers.
+// Mode says when upstream is asked.
+type Mode string
+
+// The modes.
+const (
+	ModeCacheFirst    = Mode(remotes.ModeCacheFirst)
+	ModeUpstreamFirst = Mode(remotes.ModeUpstreamFirst)
+	ModeOffline       = Mode(remotes.ModeOffline)
+)
+
+// UnmarshalText accepts the three modes and returns
+// errdefs.ErrInvalidArgument for anything else.
+func (m *Mode) UnmarshalText(text []byte) error {
+	return choose(m, text, ModeCacheFirst, ModeUpstreamFirst, ModeOffline)
+}
+
+// Privacy says who is served.
 type Privacy string
 
 // The choices of Privacy.
 const (
-	PrivateNo     Privacy = Privacy(remotes.PrivateNo)
-	PrivateVerify Privacy = Privacy(remotes.PrivateVerify)
+	PrivateNo     = Privacy(remotes.PrivateNo)
+	PrivateVerify = Privacy(remotes.PrivateVerify)
 )
 
 // UnmarshalText accepts the two choices and returns
 // errdefs.ErrInvalidArgument for anything else.
 func (p *Privacy) UnmarshalText(text []byte) error {
 	return choose(p, text, PrivateNo, PrivateVerify)
+}
+
+// Mutability is ECR's ImageTagMutability.
+type Mutability string
+
+// The values of Mutability.
+const (
+	Mutable                Mutability = remotes.Mutable
+	Immutable              Mutability = remotes.Immutable
+	MutableWithExclusion   Mutability = remotes.MutableWithExclusion
+	ImmutableWithExclusion Mutability = remotes.ImmutableWithExclusion
+)
+
+// UnmarshalText accepts ECR's four values and returns
+// errdefs.ErrInvalidArgument for anything else.
+func (m *Mutability) UnmarshalText(text []byte) error {
+	return choose(m, text, Mutable, Immutable, MutableWithExclusion, ImmutableWithExclusion)
 }
 
 // choose sets dst to text if that is one of the choices.

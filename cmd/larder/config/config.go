@@ -33,6 +33,11 @@ type Config struct {
 	Routes []Route `toml:"routes,omitempty"`
 	// ECR pull through cache rules, with ECR's own field names.
 	Rules []Rule `toml:"rules,omitempty"`
+	// Settings for the repositories below a prefix, whatever rule leads there:
+	// ECR's repository creation templates. The longest prefix holds. Where a
+	// rule says something else, the longer prefix of both counts. All keys
+	// but prefix are as in a rule, from mode on.
+	Templates []Template `toml:"templates,omitempty"`
 }
 
 // Log says what the daemon writes to stderr.
@@ -72,8 +77,9 @@ type Names struct {
 	BuiltinRules bool `toml:"builtin_rules"`
 	// Registry hosts that mean larder itself.
 	Own []Host `toml:"own"`
-	// ECR registry hosts whose repositories the rules apply to; * stands for
-	// any characters.
+	// ECR registry hosts on which the built-in rules hold, too; * stands for
+	// any characters. On the others only [[rules]] do: github/app may be a
+	// repository of the account's own there.
 	ECRHosts []Glob `toml:"ecr_hosts"`
 }
 
@@ -218,7 +224,54 @@ type Rule struct {
 	UpstreamRegistry string `toml:"upstream_registry,omitempty"`
 	// Prefix of the upstream repository name. ROOT: none.
 	UpstreamRepositoryPrefix string `toml:"upstream_repository_prefix,omitempty"`
+	// Secret in AWS Secrets Manager with the upstream's credential, as ECR
+	// keeps it.
+	CredentialARN string `toml:"credential_arn,omitempty"`
+	// File with the content of such a secret, in place of credential_arn:
+	// {"username": "...", "accessToken": "..."}.
+	CredentialFile Path `toml:"credential_file,omitempty"`
+	// IAM role to assume for an upstream that is a private ECR registry.
+	CustomRoleARN string `toml:"custom_role_arn,omitempty"`
+	// AWS account whose registry the rule belongs to: on ECR registry hosts of
+	// other accounts it does not hold. Empty: of any account.
+	RegistryID string `toml:"registry_id,omitempty"`
+	Settings
+}
+
+// Template is settings for the repositories below a prefix.
+type Template struct {
+	// Prefix, 1 to 256 characters, of the local repository name under any
+	// rule, or of the name as stored (docker.io/library); or ROOT: where no
+	// other template holds.
+	Prefix string `toml:"prefix"`
+	Settings
+}
+
+// Settings are what a rule or a template says of the repositories below its
+// prefix. What is left out, it does not say.
+type Settings struct {
+	// When upstream is asked: cache-first (outside the window), upstream-first
+	// (at every pull by tag; the stored image is the fallback) or offline
+	// (never, for nothing).
+	Mode Mode `toml:"mode,omitempty"`
 	// Who is served: no (everyone who reaches larder) or verify (whose pull
 	// secret the upstream accepts).
 	Private Privacy `toml:"private,omitempty"`
+	// As freshness.window. The windows of freshness.tags go before it.
+	Window *Duration `toml:"window,omitempty"`
+	// As freshness.deleted.
+	Deleted Deleted `toml:"deleted,omitempty"`
+	// ECR's: MUTABLE, IMMUTABLE, MUTABLE_WITH_EXCLUSION or
+	// IMMUTABLE_WITH_EXCLUSION. An immutable tag that is stored is never asked
+	// for again and never moves.
+	ImageTagMutability Mutability `toml:"image_tag_mutability,omitempty"`
+	// Tags for which the opposite holds, at most five; * stands for any
+	// characters.
+	ImageTagMutabilityExclusionFilters []string `toml:"image_tag_mutability_exclusion_filters,omitempty"`
+	// Repositories that are served, all others are refused. Patterns for the
+	// name as stored (docker.io/library/*) or below the prefix (library/*);
+	// * stands for any characters. Empty: all.
+	Allow []Glob `toml:"allow,omitempty"`
+	// Repositories that are refused, whatever allow says. Patterns as there.
+	Deny []Glob `toml:"deny,omitempty"`
 }

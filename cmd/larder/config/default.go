@@ -17,7 +17,7 @@ func Default() Config {
 			Unlisted:     UnlistedAllow,
 			BuiltinRules: true,
 			Own:          []Host{"localhost"},
-			ECRHosts:     []Glob{"*"},
+			ECRHosts:     []Glob{},
 		},
 		Freshness: Freshness{
 			Window:   Duration(24 * time.Hour),

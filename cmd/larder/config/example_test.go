@@ -78,13 +78,59 @@ func sample() Config {
 		Realms: []Host{"auth.corp"}, MaxConnections: 8, MaxSpeed: 20 << 20,
 	}}
 	c.Routes = []Route{{Registry: "docker.io", Upstreams: []Endpoint{"http://127.0.0.1:5000", "registry-1.docker.io"}}}
+	week := Duration(7 * 24 * time.Hour)
 	c.Rules = []Rule{{
 		ECRRepositoryPrefix:      "docker-hub",
 		UpstreamRegistryURL:      "registry-1.docker.io",
 		UpstreamRegistry:         "docker-hub",
 		UpstreamRepositoryPrefix: "ROOT",
+		CredentialARN:            "arn:aws:secretsmanager:eu-central-1:123456789012:secret:ecr-pullthroughcache/docker-hub-a1b2c3",
+		Settings:                 everySetting(),
+	}, {
+		ECRRepositoryPrefix:      "harbor",
+		UpstreamRegistryURL:      "harbor.internal",
+		UpstreamRepositoryPrefix: "ROOT",
+		CredentialFile:           "/etc/larder/harbor.json",
+	}, {
+		ECRRepositoryPrefix:      "platform",
+		UpstreamRegistryURL:      "210987654321.dkr.ecr.eu-central-1.amazonaws.com",
+		UpstreamRepositoryPrefix: "platform",
+		CustomRoleARN:            "arn:aws:iam::123456789012:role/larder",
+		RegistryID:               "123456789012",
 	}}
+	c.Templates = []Template{
+		{Prefix: "docker-hub/library", Settings: Settings{ImageTagMutability: Immutable}},
+		{Prefix: "ROOT", Settings: Settings{Window: &week}},
+	}
 	return c
+}
+
+// everySetting is settings with no gaps.
+func everySetting() Settings {
+	hour := Duration(time.Hour)
+	return Settings{
+		Mode:                               ModeCacheFirst,
+		Private:                            PrivateNo,
+		Window:                             &hour,
+		Deleted:                            DeletedServe,
+		ImageTagMutability:                 ImmutableWithExclusion,
+		ImageTagMutabilityExclusionFilters: []string{"latest", "*-dev"},
+		Allow:                              []Glob{"library/*", "docker.io/grafana/*"},
+		Deny:                               []Glob{"*/secret"},
+	}
+}
+
+// TestExampleHasEveryKey: no key of the lists is left out of the example.
+func TestExampleHasEveryKey(t *testing.T) {
+	t.Parallel()
+	text := string(example(t))
+	for _, typ := range []reflect.Type{reflect.TypeFor[Route](), reflect.TypeFor[Rule](), reflect.TypeFor[Template](), reflect.TypeFor[Tag]()} {
+		for _, key := range keys(typ) {
+			if !strings.Contains(text, "\n#"+key+" = ") {
+				t.Errorf("%s: the example has no line for %s", typ.Name(), key)
+			}
+		}
+	}
 }
 
 // example renders the sample, puts each field's comment above its key, and
@@ -100,6 +146,7 @@ func example(t *testing.T) []byte {
 	out := bytes.NewBufferString(exampleHead + "\n")
 	table := scope{typ: reflect.TypeFor[Config]()}
 	list := ""
+	told := map[string]bool{} // comments on keys of lists; once is enough
 	for line := range strings.Lines(string(text)) {
 		line = strings.TrimSpace(line)
 		key, _, _ := strings.Cut(line, " = ")
@@ -116,16 +163,33 @@ func example(t *testing.T) []byte {
 			key = key[strings.LastIndex(key, ".")+1:]
 			out.WriteString("\n")
 		}
-		doc := docs[owner.typ.Name()+"."+key]
+		doc := docOf(docs, owner.typ, key)
 		if doc == "" {
 			t.Errorf("%s: the field has no comment", line)
 		}
+		if told[doc] && list != "" {
+			doc = ""
+		}
+		told[doc] = true
 		for text := range strings.Lines(doc) {
 			out.WriteString("# " + strings.TrimSpace(text) + "\n")
 		}
 		out.WriteString(list + line + "\n")
 	}
 	return out.Bytes()
+}
+
+// docOf returns the comment of a key, which may be that of an embedded struct.
+func docOf(docs map[string]string, table reflect.Type, key string) string {
+	if doc := docs[table.Name()+"."+key]; doc != "" {
+		return doc
+	}
+	for f := range table.Fields() {
+		if f.Anonymous && docs[f.Type.Name()+"."+key] != "" {
+			return docs[f.Type.Name()+"."+key]
+		}
+	}
+	return ""
 }
 
 // walk returns the table that a header names, and the one that holds it.
@@ -159,6 +223,9 @@ func fieldDocs(t *testing.T) map[string]string {
 			return true
 		}
 		for _, f := range spec.Type.(*ast.StructType).Fields.List {
+			if f.Tag == nil {
+				continue // embedded: its type has the comments
+			}
 			tag := reflect.StructTag(strings.Trim(f.Tag.Value, "`"))
 			key := keyOf(reflect.StructField{Tag: tag})
 			docs[spec.Name.Name+"."+key] = f.Doc.Text()

@@ -65,6 +65,7 @@ func TestLoadEmptyFileIsDefault(t *testing.T) {
 // Every key of the schema takes another value than its default.
 func TestLoadEveryKey(t *testing.T) {
 	t.Parallel()
+	const arn = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:ecr-pullthroughcache/hub-a1b2c3"
 	got, err := Load(write(t, `
 root = "/data/larder"
 log = {level = "debug", format = "json"}
@@ -128,6 +129,30 @@ upstreams = ["http://127.0.0.1:5000", "registry-1.docker.io"]
 [[rules]]
 ecr_repository_prefix = "docker-hub"
 upstream_registry_url = "registry-1.docker.io"
+upstream_registry = "docker-hub"
+credential_arn = "`+arn+`"
+registry_id = "123456789012"
+mode = "offline"
+private = "verify"
+window = "0s"
+deleted = "warn"
+image_tag_mutability = "MUTABLE_WITH_EXCLUSION"
+image_tag_mutability_exclusion_filters = ["v*"]
+allow = ["a/*", "docker.io/b"]
+deny = ["*"]
+[[rules]]
+ecr_repository_prefix = "ecr"
+upstream_registry_url = "123456789012.dkr.ecr.eu-central-1.amazonaws.com"
+upstream_repository_prefix = "team"
+custom_role_arn = "arn:aws:iam::123456789012:role/x"
+[[rules]]
+ecr_repository_prefix = "harbor"
+upstream_registry_url = "harbor.internal:5000"
+credential_file = "/etc/harbor.json"
+[[templates]]
+prefix = "docker-hub/library"
+mode = "upstream-first"
+window = "1m"
 `))
 	if err != nil {
 		t.Fatal(err)
@@ -159,7 +184,21 @@ upstream_registry_url = "registry-1.docker.io"
 		},
 		Credentials: Credentials{DockerConfig: "/root/.docker/config.json", KubeletConfig: "/etc/eks/config.json", KubeletBinDir: "/etc/eks"},
 		Routes:      []Route{{Registry: "docker.io", Upstreams: []Endpoint{"http://127.0.0.1:5000", "registry-1.docker.io"}}},
-		Rules:       []Rule{{ECRRepositoryPrefix: "docker-hub", UpstreamRegistryURL: "registry-1.docker.io", UpstreamRepositoryPrefix: "ROOT"}},
+		Rules: []Rule{{
+			ECRRepositoryPrefix: "docker-hub", UpstreamRegistryURL: "registry-1.docker.io", UpstreamRegistry: "docker-hub", UpstreamRepositoryPrefix: "ROOT",
+			CredentialARN: arn, RegistryID: "123456789012",
+			Settings: Settings{
+				Mode: ModeOffline, Private: PrivateVerify, Window: new(Duration(0)), Deleted: DeletedWarn,
+				ImageTagMutability: MutableWithExclusion, ImageTagMutabilityExclusionFilters: []string{"v*"},
+				Allow: []Glob{"a/*", "docker.io/b"}, Deny: []Glob{"*"},
+			},
+		}, {
+			ECRRepositoryPrefix: "ecr", UpstreamRegistryURL: "123456789012.dkr.ecr.eu-central-1.amazonaws.com", UpstreamRepositoryPrefix: "team",
+			CustomRoleARN: "arn:aws:iam::123456789012:role/x",
+		}, {
+			ECRRepositoryPrefix: "harbor", UpstreamRegistryURL: "harbor.internal:5000", UpstreamRepositoryPrefix: "ROOT", CredentialFile: "/etc/harbor.json",
+		}},
+		Templates: []Template{{Prefix: "docker-hub/library", Settings: Settings{Mode: ModeUpstreamFirst, Window: new(Duration(time.Minute))}}},
 	}
 	if !reflect.DeepEqual(*got, want) {
 		t.Errorf("got\n%+v\nwant\n%+v", *got, want)

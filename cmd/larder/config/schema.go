@@ -3,8 +3,8 @@ package config
 import (
 	"encoding"
 	"fmt"
+	"iter"
 	"reflect"
-	"slices"
 	"strings"
 
 	"github.com/pelletier/go-toml/v2/unstable"
@@ -13,10 +13,22 @@ import (
 // keys returns the names of a table's keys, in the order of the struct.
 func keys(table reflect.Type) []string {
 	var names []string
-	for f := range table.Fields() {
+	for f := range fieldsOf(table) {
 		names = append(names, keyOf(f))
 	}
 	return names
+}
+
+// fieldsOf yields the fields of a table that are keys, those of embedded structs
+// included.
+func fieldsOf(table reflect.Type) iter.Seq[reflect.StructField] {
+	return func(yield func(reflect.StructField) bool) {
+		for _, f := range reflect.VisibleFields(table) {
+			if !f.Anonymous && !yield(f) {
+				return
+			}
+		}
+	}
 }
 
 func keyOf(f reflect.StructField) string {
@@ -29,7 +41,10 @@ func field(table reflect.Type, name string) (reflect.Type, bool) {
 	if table.Kind() != reflect.Struct {
 		return nil, false
 	}
-	for f := range table.Fields() {
+	for f := range fieldsOf(table) {
+		if keyOf(f) == name && f.Type.Kind() == reflect.Pointer {
+			return f.Type.Elem(), true // one that can be left out
+		}
 		if keyOf(f) == name {
 			return f.Type, true
 		}
@@ -89,9 +104,6 @@ func unknown(table scope, name string) error {
 	if table.typ.Kind() != reflect.Struct {
 		return invalid("%s is not a table, want %s", table.path, wanted(table.typ))
 	}
-	if table.typ == reflect.TypeFor[Rule]() && slices.Contains([]string{"credential_arn", "custom_role_arn", "registry_id"}, name) {
-		return invalid("not supported yet: larder has no ECR credentials, it pulls without any")
-	}
 	if near := nearest(name, keys(table.typ)); near != "" {
 		return invalid("unknown key, did you mean %s?", near)
 	}
@@ -146,7 +158,7 @@ func tablesWith(table reflect.Type, path, name string) []string {
 	if _, ok := field(table, name); ok {
 		homes = append(homes, home(path))
 	}
-	for f := range table.Fields() {
+	for f := range fieldsOf(table) {
 		typ, format := f.Type, "%s"
 		if typ.Kind() == reflect.Slice {
 			typ, format = typ.Elem(), "[%s]"

@@ -51,6 +51,7 @@ func (c *Config) check() findings {
 	c.checkCredentials(&fs)
 	c.checkRoutes(&fs)
 	c.checkRules(&fs)
+	c.checkTemplates(&fs)
 	return fs
 }
 

@@ -3,9 +3,6 @@ package config
 import (
 	"fmt"
 	"net"
-	"strings"
-
-	"github.com/containerd/errdefs"
 
 	"github.com/larder-project/larder/remotes/upstream"
 )
@@ -87,50 +84,4 @@ func (a Address) reaches(host string) bool {
 		return false
 	}
 	return a.Listen() == other.Listen() || a.Loopback() && other.Loopback()
-}
-
-func (c *Config) checkRules(fs *findings) {
-	first := map[string]string{}
-	for i, r := range c.Rules {
-		path := fmt.Sprintf("rules[%d]", i)
-		key := path + ".ecr_repository_prefix"
-		prefix := strings.TrimSuffix(r.ECRRepositoryPrefix, "/")
-		if other, taken := first[prefix]; taken {
-			fs.add(invalid("%q: stands in %s already", r.ECRRepositoryPrefix, other), key, other)
-		} else if prefix != "" {
-			first[prefix] = key
-		}
-		ruleFindings(fs, path, r)
-	}
-}
-
-// ruleFindings translates what is wrong with a rule, which package remotes
-// knows; it names the field at the front of each text.
-func ruleFindings(fs *findings, path string, r Rule) {
-	unset := map[string]bool{
-		"ecr_repository_prefix": r.ECRRepositoryPrefix == "",
-		"upstream_registry_url": r.UpstreamRegistryURL == "",
-	}
-	for _, err := range each(r.Remote().Validate()) {
-		field, text, _ := strings.Cut(err.Error(), ": ")
-		if unset[field] {
-			text = "must be set"
-		}
-		if field == "upstream_registry_url" && mayHoldCredential(r.UpstreamRegistryURL) {
-			text = errCredential().Error()
-		}
-		text = strings.TrimSuffix(text, ": "+errdefs.ErrInvalidArgument.Error())
-		fs.add(invalid("%s", text), path+"."+field)
-	}
-}
-
-// each takes a joined error apart.
-func each(err error) []error {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
-		return joined.Unwrap()
-	}
-	if err == nil {
-		return nil
-	}
-	return []error{err}
 }
