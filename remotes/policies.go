@@ -32,11 +32,6 @@ type cover struct {
 	rule  *heldRule // nil for a template
 }
 
-// below reports whether a path is below the cover's.
-func (c cover) below(path string) bool {
-	return len(path) > len(c.path) && strings.HasPrefix(path, c.path)
-}
-
 // NewPolicies makes Policies of what holds where nothing is said. Its zero
 // fields are as the Registry's Freshness has them.
 func NewPolicies(defaults Policy) Policies { return Policies{defaults: defaults} }
@@ -141,7 +136,7 @@ func (ps Policies) For(repo Repository) Policy {
 // rule.
 func (ps Policies) setters(repo Repository) (first, second *setter) {
 	on := ps.byHost[repo.Host]
-	covers := func(c cover) bool { return c.below(repo.Path) }
+	covers := func(c cover) bool { return strings.HasPrefix(repo.Path, c.path) }
 	rule, template := slices.IndexFunc(on.rules, covers), slices.IndexFunc(on.templates, covers)
 	switch {
 	case rule < 0 && template < 0:
