@@ -41,6 +41,10 @@
 // caused it; none of its failures is remembered. (TestTokenOutlivesCaller,
 // TestTokenServiceDownThenBack)
 //
+// What Ping says. That an upstream is there, is a registry, and takes who asks,
+// before anything is pulled. (TestPing, TestPingAsksForAScope,
+// TestPingTokenRefused, TestPingGuarded)
+//
 // How larder knows itself. Every request carries a Via header with the Pool's
 // ID. (TestViaOnEveryRequest)
 //

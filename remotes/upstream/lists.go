@@ -80,9 +80,13 @@ const maxChallenges = 2
 func (x *exchange) get(ctx context.Context, path, what string, query url.Values) (*http.Response, error) {
 	host := x.host()
 	u := url.URL{Scheme: host.Scheme, Host: host.Host, Path: host.Path + "/" + path + "/" + what, RawQuery: query.Encode()}
-	ctx = docker.WithScope(ctx, "repository:"+path+":pull")
+	return x.getURL(docker.WithScope(ctx, "repository:"+path+":pull"), u.String())
+}
+
+// getURL asks with a token for the scopes of ctx.
+func (x *exchange) getURL(ctx context.Context, url string) (*http.Response, error) {
 	for challenges := 0; ; challenges++ {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 		if err != nil {
 			return nil, err
 		}
