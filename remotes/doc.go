@@ -41,6 +41,10 @@
 // What a stored blob is, its bytes say, and not the manifest of somebody who
 // names it. (TestClaimsDoNotChangeTypes, TestLayerIsNoManifest)
 //
+// A rule is valid if the upstreams of its route are there, are registries, and
+// take the rule's credential; how a name maps is told as it is done.
+// (TestValidate, TestExplain, TestExplainNothing)
+//
 // Nothing that a reference or a pin needs is removed with another reference.
 // (TestRemoveKeepsSharedBlobs, TestPinKeepsImage)
 package remotes
