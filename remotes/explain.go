@@ -55,7 +55,7 @@ func (n Names) Explain(routes Routes, ns, path string) (Explanation, error) {
 	case IsECRHost(asked.Host):
 		e.Reason = "the rules do not apply to this ECR registry (names.ecr_hosts): it is a repository there"
 	default:
-		e.Reason = "none is needed: the name has its registry host"
+		e.Reason = "the name has its registry host and needs none"
 	}
 	return e, err
 }

@@ -44,7 +44,7 @@ func TestExplain(t *testing.T) {
 		upstreams string
 		reason    string
 	}{
-		"image name": {"docker.io", "library/nginx", FormHost, "", "docker.io/library/nginx", "https://registry-1.docker.io", "none is needed"},
+		"image name": {"docker.io", "library/nginx", FormHost, "", "docker.io/library/nginx", "https://registry-1.docker.io", "needs none"},
 		"own":        {"localhost", "docker-hub/library/nginx", FormOwn, "docker-hub", "docker.io/library/nginx", "https://registry-1.docker.io", ""},
 		"no ns":      {"", "quay/org/app", FormOwn, "quay", "quay.io/org/app", "https://quay.io", ""},
 		"ECR":        {ecr, "team/app", FormECR, "team", "registry.example/apps/app", "http://10.0.0.1:5000 https://registry.example", ""},

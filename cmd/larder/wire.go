@@ -44,19 +44,24 @@ func newRegistry(cfg *config.Config, store *cache.Store, mirror net.Addr, logger
 	if err != nil {
 		return nil, err
 	}
-	pool, err := upstream.NewPool(upstream.Options{
-		UserAgent:     "larder/" + version,
-		Named:         named,
-		DialTimeout:   time.Duration(cfg.Upstream.DialTimeout),
-		HeaderTimeout: time.Duration(cfg.Upstream.HeaderTimeout),
-		Pause:         time.Duration(cfg.Upstream.Pause),
-	})
+	pool, err := upstream.NewPool(poolOptions(cfg, named))
 	if err != nil {
 		return nil, err
 	}
 	return remotes.NewRegistry(remotes.Config{
 		Store: store, Pool: pool, Names: names, Routes: routes, Freshness: fresh, Logger: logger,
 	}), nil
+}
+
+// poolOptions are how upstreams are asked, by the daemon and by verbs.
+func poolOptions(cfg *config.Config, named []upstream.Endpoint) upstream.Options {
+	return upstream.Options{
+		UserAgent:     "larder/" + version,
+		Named:         named,
+		DialTimeout:   time.Duration(cfg.Upstream.DialTimeout),
+		HeaderTimeout: time.Duration(cfg.Upstream.HeaderTimeout),
+		Pause:         time.Duration(cfg.Upstream.Pause),
+	}
 }
 
 func rulesOf(cfg *config.Config) []remotes.Rule {

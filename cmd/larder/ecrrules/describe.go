@@ -13,10 +13,15 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ecr"
 	"github.com/aws/aws-sdk-go-v2/service/ecr/types"
 	"github.com/aws/smithy-go"
+	"github.com/aws/smithy-go/logging"
 	"github.com/containerd/errdefs"
 
 	"github.com/larder-project/larder/remotes"
 )
+
+// loadTimeout bounds the wait for an instance's metadata service, which
+// elsewhere nobody may refuse.
+const loadTimeout = 10 * time.Second
 
 // describeTimeout bounds all requests of one Describe.
 const describeTimeout = time.Minute
@@ -27,15 +32,23 @@ const maxPages = 100
 // LoadAWS finds region and credentials as every AWS program does: environment,
 // shared files, container, instance. Empty arguments leave it to these.
 func LoadAWS(ctx context.Context, region, profile string) (aws.Config, error) {
-	opts := []func(*config.LoadOptions) error{config.WithEC2IMDSRegion()}
+	opts := []func(*config.LoadOptions) error{
+		config.WithEC2IMDSRegion(),
+		config.WithLogger(logging.Nop{}), // what matters is in the errors
+	}
 	if region != "" {
 		opts = append(opts, config.WithRegion(region))
 	}
 	if profile != "" {
 		opts = append(opts, config.WithSharedConfigProfile(profile))
 	}
+	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
+	defer cancel()
 	cfg, err := config.LoadDefaultConfig(ctx, opts...)
-	if err != nil {
+	switch _, noProfile := errors.AsType[config.SharedConfigProfileNotExistError](err); {
+	case err != nil && region == "" && !noProfile:
+		return aws.Config{}, fmt.Errorf("AWS configuration: %w; if this is no EC2 instance, give --region or set AWS_REGION: %w", err, errdefs.ErrFailedPrecondition)
+	case err != nil:
 		return aws.Config{}, fmt.Errorf("AWS configuration: %w: %w", err, errdefs.ErrFailedPrecondition)
 	}
 	return cfg, nil
@@ -48,6 +61,12 @@ func Describe(ctx context.Context, cfg aws.Config) ([]remotes.Rule, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, describeTimeout)
 	defer cancel()
+	if cfg.Credentials == nil {
+		return nil, fmt.Errorf("no AWS credentials are known: %w", errdefs.ErrFailedPrecondition)
+	}
+	if _, err := cfg.Credentials.Retrieve(ctx); err != nil {
+		return nil, fmt.Errorf("no AWS credentials: %w; give --profile, set AWS_ACCESS_KEY_ID, or give this instance a role: %w", err, errdefs.ErrFailedPrecondition)
+	}
 	client := ecr.NewFromConfig(cfg, func(o *ecr.Options) { o.HTTPClient = boundedClient{o.HTTPClient} })
 	pages := ecr.NewDescribePullThroughCacheRulesPaginator(client, &ecr.DescribePullThroughCacheRulesInput{},
 		func(o *ecr.DescribePullThroughCacheRulesPaginatorOptions) { o.StopOnDuplicateToken = true })
