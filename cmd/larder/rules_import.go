@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -96,7 +95,7 @@ func (im rulesImport) read(cmd *cobra.Command, o *options, args []string) ([]rem
 		defer f.Close()
 		name, in = args[0], f
 	}
-	list, err := ecrrules.Decode(io.Reader(in))
+	list, err := ecrrules.Decode(in)
 	if err != nil {
 		return nil, eachPrefixed(name, err)
 	}

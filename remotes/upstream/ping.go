@@ -22,21 +22,22 @@ const maxPing = 64 << 10
 // service that gives no token without a scope is asked for one to pull from
 // the repository.
 func (c *Client) Ping(ctx context.Context, repository string) error {
-	noToken, err := c.ping(ctx, repository, "")
+	noToken, err := c.ping(ctx, repository, false)
 	if noToken && errdefs.IsPermissionDenied(err) {
 		// GitLab gives nobody a token for nothing. What it says then is the
 		// better answer, too.
-		_, err = c.ping(ctx, repository, "repository:"+c.path(repository)+":pull")
+		_, err = c.ping(ctx, repository, true)
 	}
 	return err
 }
 
-// ping asks once. noToken tells that it failed at the token service.
-func (c *Client) ping(ctx context.Context, repository, scope string) (noToken bool, err error) {
+// ping asks once, with a token for the repository or for nothing. noToken tells
+// that it failed at the token service.
+func (c *Client) ping(ctx context.Context, repository string, scoped bool) (noToken bool, err error) {
 	p := purpose{op: "ping", object: "/v2/", limit: maxPing}
 	err = c.exchange(ctx, p, func(ctx context.Context, x *exchange) error {
-		if scope != "" {
-			ctx = docker.WithScope(ctx, scope)
+		if scoped {
+			ctx = docker.WithScope(ctx, "repository:"+c.path(repository)+":pull")
 		}
 		host := x.host()
 		u := url.URL{Scheme: host.Scheme, Host: host.Host, Path: host.Path + "/"}
