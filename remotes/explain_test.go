@@ -50,6 +50,9 @@ func TestExplain(t *testing.T) {
 		"ECR":        {ecr, "team/app", FormECR, "team", "registry.example/apps/app", "http://10.0.0.1:5000 https://registry.example", ""},
 		"longest":    {ecr, "team/sub/app", FormECR, "team/sub", "quay.io/app", "https://quay.io", ""},
 		"ECR's own":  {ecr, "ours/app", FormHost, "", ecr + "/ours/app", "https://" + ecr, "itself"},
+		"ECR not by the rules, no rule": {
+			other, "ours/app", FormHost, "", other + "/ours/app", "https://" + other, "names.ecr_hosts",
+		},
 		"ECR not by the rules": {
 			other, "team/app", FormHost, "", other + "/team/app", "https://" + other, "names.ecr_hosts",
 		},

@@ -97,6 +97,7 @@ func TestDecodeRefuses(t *testing.T) {
 		"new kind":         {rule(`"ecrRepositoryPrefix":"a1","upstreamRegistryUrl":"x.example","upstreamRegistry":"acme"`), `"acme": want one of`},
 		"same prefix":      {rule(`"ecrRepositoryPrefix":"ok/","upstreamRegistryUrl":"quay.io"`), `pullThroughCacheRules[1] ("ok/"): the prefix stands in pullThroughCacheRules[0] already`},
 		"bad credential":   {rule(`"ecrRepositoryPrefix":"a1","upstreamRegistryUrl":"quay.io","credentialArn":"arn:aws:iam::123456789012:role/pull"`), "credential_arn"},
+		"other secret":     {rule(`"ecrRepositoryPrefix":"a1","upstreamRegistryUrl":"quay.io","credentialArn":"arn:aws:secretsmanager:eu-central-1:123456789012:secret:other/hub-AbCdEf"`), "credential_arn"},
 		"long credential":  {rule(`"ecrRepositoryPrefix":"a1","upstreamRegistryUrl":"quay.io","credentialArn":"` + secretARN + strings.Repeat("a", 600) + `"`), "credential_arn"},
 		"bad role":         {rule(`"ecrRepositoryPrefix":"a1","upstreamRegistryUrl":"quay.io","customRoleArn":"pull\nthrough"`), `custom_role_arn: "pull\nthrough"`},
 		"bad account":      {rule(`"ecrRepositoryPrefix":"a1","upstreamRegistryUrl":"quay.io","registryId":"12"`), "registry_id"},
