@@ -1,7 +1,7 @@
 package remotes
 
 import (
-	"github.com/containerd/errdefs"
+	"strings"
 
 	"github.com/larder-project/larder/remotes/upstream"
 )
@@ -34,28 +34,49 @@ type Explanation struct {
 func (n Names) Explain(routes Routes, ns, path string) (Explanation, error) {
 	e := Explanation{Form: FormHost}
 	asked, err := NewRepository(ns, path)
-	isECR := err == nil && n.isMappedECR(asked.Host)
+	isECR := err == nil && IsECRHost(asked.Host)
 	if ns == "" || err == nil && n.Own[asked.Host] {
 		e.Form = FormOwn
 	}
 	repo, err := n.Map(ns, path)
-	if err == nil {
-		e.Repository, e.Upstreams = repo, routes.For(repo.Host)
-	}
-	mapped, rule, ruleErr := n.Rules.Map(path)
-	switch {
-	case e.Form == FormOwn && err == nil:
-		e.Rule = &rule
-	case isECR && ruleErr == nil && err == nil && repo == mapped:
-		e.Form, e.Rule = FormECR, &rule
-	case err != nil:
+	if err != nil {
 		e.Reason = err.Error()
-	case isECR && errdefs.IsNotFound(ruleErr):
+		return e, err
+	}
+	e.Repository, e.Upstreams = repo, routes.For(repo.Host)
+	rule, covered := n.ruleTo(asked.Host, path, repo)
+	switch {
+	case e.Form == FormOwn:
+		e.Rule = rule
+	case isECR && rule != nil:
+		e.Form, e.Rule = FormECR, rule
+	case isECR && covered:
+		e.Reason = "the rules do not apply to this ECR registry (names.ecr_hosts, registry_id): it is a repository there"
+	case isECR:
 		e.Reason = "no rule covers the path: it is a repository of this ECR registry itself"
-	case IsECRHost(asked.Host):
-		e.Reason = "the rules do not apply to this ECR registry (names.ecr_hosts): it is a repository there"
 	default:
 		e.Reason = "the name has its registry host and needs none"
 	}
-	return e, err
+	return e, nil
+}
+
+// ruleTo is the rule that maps a path to a repository; nil if none does.
+// covered tells that there are rules for the path, be it to elsewhere.
+func (n Names) ruleTo(host, path string, repo Repository) (rule *Rule, covered bool) {
+	for _, r := range n.Rules.All() {
+		rest, ok := r.rewrite(path)
+		if !ok {
+			continue
+		}
+		covered = true
+		// On an ECR host, a rule of another account leads to the same place at
+		// most.
+		if r.RegistryID != "" && IsECRHost(host) && !strings.HasPrefix(host, r.RegistryID+".") {
+			continue
+		}
+		if to, err := NewRepository(r.UpstreamRegistryURL, rest); err == nil && to == repo {
+			return &r, true
+		}
+	}
+	return nil, covered
 }

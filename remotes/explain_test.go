@@ -51,7 +51,7 @@ func TestExplain(t *testing.T) {
 		"longest":    {ecr, "team/sub/app", FormECR, "team/sub", "quay.io/app", "https://quay.io", ""},
 		"ECR's own":  {ecr, "ours/app", FormHost, "", ecr + "/ours/app", "https://" + ecr, "itself"},
 		"ECR not by the rules, no rule": {
-			other, "ours/app", FormHost, "", other + "/ours/app", "https://" + other, "names.ecr_hosts",
+			other, "ours/app", FormHost, "", other + "/ours/app", "https://" + other, "itself",
 		},
 		"ECR not by the rules": {
 			other, "team/app", FormHost, "", other + "/team/app", "https://" + other, "names.ecr_hosts",

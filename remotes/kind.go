@@ -1,7 +1,5 @@
 package remotes
 
-import "github.com/larder-project/larder/remotes/upstream"
-
 // Kind is ECR's name for the kind of the rule's upstream (API reference, enum
 // UpstreamRegistry): as the rule says, or else inferred from its host. It is
 // empty for a host that ECR has no name for.
@@ -14,13 +12,4 @@ func (r Rule) Kind() string {
 		return ""
 	}
 	return registryKind(host)
-}
-
-// upstreams are where the rule's repositories are asked for, in order.
-func (r Rule) upstreams(routes Routes) ([]upstream.Endpoint, error) {
-	host, err := ParseHost(r.UpstreamRegistryURL)
-	if err != nil {
-		return nil, err
-	}
-	return routes.For(host), nil
 }

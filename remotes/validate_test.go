@@ -45,16 +45,16 @@ func TestValidate(t *testing.T) {
 		"both down":  {upstreams: []*remotestest.Registry{down, down}, want: []string{"\n"}},
 		"credential": {
 			upstreams: []*remotestest.Registry{open}, prefix: "apps/", file: "/etc/larder/secret", creds: &good,
-			asked: "/mirror/apps/larder/validate",
+			asked: "registry.example/apps/larder/validate",
 		},
 		"credential of others": {upstreams: []*remotestest.Registry{open}, creds: &unreadable},
 		"credential unreadable": {
 			upstreams: []*remotestest.Registry{open}, file: "/etc/larder/secret", creds: &unreadable,
-			want: []string{"permission denied"}, asked: "/mirror/larder/validate",
+			want: []string{"permission denied"}, asked: "registry.example/larder/validate",
 		},
 		"credential absent": {
 			upstreams: []*remotestest.Registry{open}, file: "/etc/larder/secret", creds: &oneCredential{},
-			want: []string{"none was found"}, asked: "/mirror/larder/validate",
+			want: []string{"none was found"}, asked: "registry.example/larder/validate",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -95,7 +95,7 @@ func TestValidate(t *testing.T) {
 				}
 			}
 			close(ask)
-			if got := <-ask; !strings.HasSuffix(got, tc.asked) || (got == "") != (tc.asked == "") {
+			if got := <-ask; got != tc.asked {
 				t.Errorf("looked up %q, want %q", got, tc.asked)
 			}
 		})
