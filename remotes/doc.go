@@ -74,6 +74,10 @@
 // What a stored blob is, its bytes say, and not the manifest of somebody who
 // names it. (TestClaimsDoNotChangeTypes, TestLayerIsNoManifest)
 //
+// A rule is valid if the upstreams of its route are there, are registries, and
+// take the rule's credential; how a name maps is told as it is done.
+// (TestValidate, TestExplain, TestExplainNothing)
+//
 // A repository under [PrivateVerify] is served to those whom its upstream lets
 // have a manifest of it; [Registry.Admit] asks by one HEAD, shared by all who
 // show the same secret. Upstream's yes holds for Access.Verified, and for

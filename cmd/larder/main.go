@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/containerd/errdefs"
+	"github.com/spf13/cobra"
 
 	"github.com/larder-project/larder/cmd/larder/config"
 )
@@ -35,7 +36,11 @@ const (
 // run is main without the process: it executes one verb and returns its exit
 // code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	root := newRootCommand(&options{stdout: stdout, stderr: stderr})
+	return execute(ctx, newRootCommand(&options{stdout: stdout, stderr: stderr}), args, stderr)
+}
+
+// execute runs a root command, and tells on stderr how it failed.
+func execute(ctx context.Context, root *cobra.Command, args []string, stderr io.Writer) int {
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	if err == nil {

@@ -63,7 +63,7 @@ are.`,
 	root.PersistentFlags().StringVar(&o.configPath, "config", "", "configuration file (default "+config.DefaultPath+" if it exists)")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	root.AddCommand(
-		newServeCommand(o), newConfigCommand(o), newSetupCommand(o), newPullCommand(o), newListCommand(o),
+		newServeCommand(o), newConfigCommand(o), newRulesCommand(o), newSetupCommand(o), newPullCommand(o), newListCommand(o),
 		newShowCommand(o), newRemoveCommand(o), newRefreshCommand(o), newPinCommand(o), newUnpinCommand(o),
 		newStatusCommand(o), newVersionCommand(o),
 	)

@@ -48,9 +48,25 @@ func newRegistry(cfg *config.Config, store *cache.Store, mirror net.Addr, logger
 	if err != nil {
 		return nil, err
 	}
-	creds, err := credentialsOf(rules.All(), cfg.Credentials, logger)
+	opts, err := poolOptions(cfg, rules, named, logger)
 	if err != nil {
 		return nil, err
+	}
+	pool, err := upstream.NewPool(opts)
+	if err != nil {
+		return nil, err
+	}
+	return remotes.NewRegistry(remotes.Config{
+		Store: store, Pool: pool, Names: names, Routes: routes, Freshness: fresh, Policies: policies,
+		Access: accessOf(cfg.Private), Logger: logger,
+	}), nil
+}
+
+// poolOptions are how upstreams are asked, by the daemon and by verbs.
+func poolOptions(cfg *config.Config, rules remotes.Rules, named []upstream.Endpoint, logger *slog.Logger) (upstream.Options, error) {
+	creds, err := credentialsOf(rules.All(), cfg.Credentials, logger)
+	if err != nil {
+		return upstream.Options{}, err
 	}
 	opts := upstream.Options{
 		UserAgent:     "larder/" + version,
@@ -61,14 +77,7 @@ func newRegistry(cfg *config.Config, store *cache.Store, mirror net.Addr, logger
 		Pause:         time.Duration(cfg.Upstream.Pause),
 	}
 	setLimits(&opts, cfg.Upstream)
-	pool, err := upstream.NewPool(opts)
-	if err != nil {
-		return nil, err
-	}
-	return remotes.NewRegistry(remotes.Config{
-		Store: store, Pool: pool, Names: names, Routes: routes, Freshness: fresh, Policies: policies,
-		Access: accessOf(cfg.Private), Logger: logger,
-	}), nil
+	return opts, nil
 }
 
 func rulesOf(cfg *config.Config) []remotes.Rule {

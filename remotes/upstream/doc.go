@@ -91,6 +91,10 @@
 // look-up ends with its caller. (TestTokenOutlivesCaller, TestManyCallersOneToken,
 // TestTokenServiceDownThenBack, TestLookUpFails, TestLookUpEndsWithCaller)
 //
+// What Ping says. That an upstream is there, is a registry, and takes who asks,
+// before anything is pulled. (TestPing, TestPingAsksForAScope,
+// TestPingTokenRefused, TestPingGuarded)
+//
 // How larder knows itself. Every request carries a Via header with the Pool's
 // ID, behind those of the larders before it. (TestViaOnEveryRequest,
 // TestViaIsPassedOn)

@@ -87,13 +87,17 @@ type ask struct {
 func (x *exchange) do(ctx context.Context, a ask) (*http.Response, error) {
 	host := x.host()
 	u := url.URL{Scheme: host.Scheme, Host: host.Host, Path: host.Path + "/" + a.path + "/" + a.what, RawQuery: a.query.Encode()}
-	ctx = docker.WithScope(ctx, "repository:"+a.path+":pull")
+	return x.doURL(docker.WithScope(ctx, "repository:"+a.path+":pull"), a.method, u.String(), a.header)
+}
+
+// doURL asks with a token for the scopes of ctx.
+func (x *exchange) doURL(ctx context.Context, method, url string, header http.Header) (*http.Response, error) {
 	for {
-		req, err := http.NewRequestWithContext(ctx, a.method, u.String(), nil)
+		req, err := http.NewRequestWithContext(ctx, method, url, nil)
 		if err != nil {
 			return nil, err
 		}
-		maps.Copy(req.Header, a.header)
+		maps.Copy(req.Header, header)
 		if err := x.session.Authorize(ctx, req); err != nil {
 			return nil, err
 		}

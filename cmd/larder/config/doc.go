@@ -8,6 +8,8 @@
 //     file, line and key.
 //   - A loaded configuration holds paths of secrets, never secrets: it can be
 //     printed whole.
+//   - [Append] replaces a file by one that Load accepts, or leaves it as it was.
+//     (TestAppend, TestAppendKeepsFileOnFailure)
 //
 // The comments on the fields are the user's documentation: the file
 // config.toml.example is generated from them.
