@@ -54,7 +54,7 @@ func TestExplain(t *testing.T) {
 			other, "ours/app", FormHost, "", other + "/ours/app", "https://" + other, "itself",
 		},
 		"ECR not by the rules": {
-			other, "team/app", FormHost, "", other + "/team/app", "https://" + other, "names.ecr_hosts",
+			other, "quay/app", FormHost, "", other + "/quay/app", "https://" + other, "names.ecr_hosts",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
