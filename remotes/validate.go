@@ -50,7 +50,7 @@ func (v Validator) credential(ctx context.Context, r Rule, host, repository stri
 	host = Routes{}.For(host)[0].Host
 	cred, err := v.Credentials.Credential(ctx, host, repository)
 	if err != nil {
-		return fmt.Errorf("credential for %s: %w", host, err)
+		return err // it names host and source
 	}
 	if cred.IsZero() {
 		return fmt.Errorf("credential for %s: the rule names one and none was found: %w", host, errdefs.ErrNotFound)

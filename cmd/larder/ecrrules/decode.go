@@ -106,7 +106,7 @@ func rulesOf(entries []Entry) ([]remotes.Rule, error) {
 			continue
 		}
 		first[prefix] = i
-		for _, err := range each(e.check()) {
+		for _, err := range each(e.rule().Validate()) {
 			errs = append(errs, fmt.Errorf("%s: %w", at, err))
 		}
 		rules = append(rules, e.rule())
