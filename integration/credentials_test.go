@@ -1,0 +1,343 @@
+package integration
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/larder-project/larder/integration/internal/parts"
+	"github.com/larder-project/larder/remotes/remotestest"
+)
+
+// The one who may pull from the registries of these tests.
+const (
+	puller         = "ada"
+	pullerPassword = "c4n4ry-of-ada-7f31b2"
+)
+
+// seed puts images into the files of a registry that runs under dir later.
+func (b *bench) seed(dir string, images map[string]remotestest.Image) {
+	b.t.Helper()
+	err := parts.SeedRegistry(b.t.Context(), b.bin, dir, func(base string) error {
+		for name, img := range images {
+			repository, tag, _ := strings.Cut(name, ":")
+			if err := remotestest.Push(b.t.Context(), base, repository, tag, img); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// tokenRegistry starts a registry that lets only the puller have what is below
+// team.
+func (b *bench) tokenRegistry(images map[string]remotestest.Image) *parts.TokenRegistry {
+	b.t.Helper()
+	dir := filepath.Join(b.dir, "tokens")
+	b.seed(dir, images)
+	r, err := parts.StartTokenRegistry(b.t.Context(), b.bin, dir, parts.TokenOptions{
+		Users: map[string]string{puller: pullerPassword}, Grants: map[string][]string{puller: {"team/*"}},
+	})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.cleanup(r.Close)
+	b.logOnFailure("registry", r.Log)
+	return r
+}
+
+// trustTokens is config for a registry without TLS, and for its token service
+// at another address.
+func trustTokens(r *parts.TokenRegistry) string {
+	return fmt.Sprintf("[upstream]\nprivate = [%q]\n", r.Tokens.URL()) + trustRealm(r.Host(), r) + routeFor(r.Host(), r.URL())
+}
+
+// trustRealm is config that has a host's credential go to the token service.
+func trustRealm(host string, r *parts.TokenRegistry) string {
+	return fmt.Sprintf("[[upstream.hosts]]\nhost = %q\nrealms = [%q]\n", host, r.Tokens.Addr())
+}
+
+// privateRule is a rule for the prefix priv with one more key.
+func privateRule(host, key, value string) string {
+	return fmt.Sprintf("[[rules]]\necr_repository_prefix = \"priv\"\nupstream_registry_url = %q\n%s = %q\n", host, key, value)
+}
+
+// secretText is a secret as ECR keeps it.
+func secretText(t *testing.T, user, token string) string {
+	t.Helper()
+	text, err := json.Marshal(map[string]string{"username": user, "accessToken": token})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// write makes a file that only its owner reads.
+func (b *bench) write(name, text string) (path string) {
+	b.t.Helper()
+	path = filepath.Join(b.dir, name)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		b.t.Fatal(err)
+	}
+	return path
+}
+
+// aws starts the stand-in for AWS.
+func (b *bench) aws() *parts.AWS {
+	b.t.Helper()
+	a, err := parts.StartAWS()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.cleanup(a.Close)
+	b.logOnFailure("refusals of the AWS stand-in", func() string { return strings.Join(a.Refused(), "\n") })
+	return a
+}
+
+// source is one place where larder finds a credential for a registry.
+type source struct {
+	// config for a registry at host, and the daemon's environment.
+	config func(b *bench, host string) (text string, env []string)
+	// local is set if the image is to be named by the rule's prefix.
+	local bool
+}
+
+func credentialSources() map[string]source {
+	return map[string]source{
+		"credential_file": {local: true, config: func(b *bench, host string) (string, []string) {
+			return privateRule(host, "credential_file", b.write("secret.json", secretText(b.t, puller, pullerPassword))), nil
+		}},
+		"credential_arn": {local: true, config: func(b *bench, host string) (string, []string) {
+			a := b.aws()
+			arn := a.AddSecret("ecr-pullthroughcache/team", secretText(b.t, puller, pullerPassword))
+			return privateRule(host, "credential_arn", arn), a.Env()
+		}},
+		"docker auths": {config: func(b *bench, host string) (string, []string) {
+			auth := base64.StdEncoding.EncodeToString([]byte(puller + ":" + pullerPassword))
+			return b.dockerConfig(map[string]string{host: auth}, nil, nil), nil
+		}},
+		"docker credHelpers": {config: func(b *bench, host string) (string, []string) {
+			helper, err := parts.NewCredentialHelper(b.dir, "larder-test", puller, pullerPassword)
+			if err != nil {
+				b.t.Fatal(err)
+			}
+			env := []string{"PATH=" + helper.Dir + string(os.PathListSeparator) + os.Getenv("PATH")}
+			b.afterwards(func() {
+				if n := len(helper.Calls()); n != 1 {
+					b.t.Errorf("the helper was called %d times, want 1: %q", n, helper.Calls())
+				}
+			})
+			return b.dockerConfig(nil, map[string]string{host: "larder-test"}, nil), env
+		}},
+		"kubelet plugin": {config: func(b *bench, host string) (string, []string) {
+			p, err := parts.NewCredentialProvider(b.dir, host, host, "6h", puller, pullerPassword)
+			if err != nil {
+				b.t.Fatal(err)
+			}
+			b.afterwards(func() {
+				if n := len(p.Calls()); n != 1 {
+					b.t.Errorf("the plugin was called %d times, want 1: %q", n, p.Calls())
+				}
+			})
+			return fmt.Sprintf("[credentials]\nkubelet_config = %q\nkubelet_bin_dir = %q\n", p.Config, p.Dir), nil
+		}},
+	}
+}
+
+// afterwards runs a check at the end of the test, if it has not failed.
+func (b *bench) afterwards(check func()) {
+	b.t.Cleanup(func() {
+		if !b.t.Failed() {
+			check()
+		}
+	})
+}
+
+func (b *bench) dockerConfig(auths, helpers, identities map[string]string) string {
+	b.t.Helper()
+	file, err := parts.WriteDockerConfig(b.dir, auths, helpers, identities)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return fmt.Sprintf("[credentials]\ndocker_config = %q\n", file)
+}
+
+// A pod without a pull secret gets a private image, because larder has the
+// credential: from each source, by containerd and by larder's own verb.
+func TestCredentialSources(t *testing.T) {
+	t.Parallel()
+	for name, src := range credentialSources() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t, "larder", "containerd", "ctr", "registry")
+			r := b.tokenRegistry(map[string]remotestest.Image{
+				"team/app:1":   remotestest.Build(remotestest.ImageSpec{Seed: 600, Layers: []int64{100_000}}),
+				"team/other:1": remotestest.Build(remotestest.ImageSpec{Seed: 601}),
+			})
+			config, env := src.config(b, r.Host())
+			base := r.Host()
+			if src.local {
+				base = "localhost/priv"
+			}
+			l := b.larder(trustTokens(r)+config, env...)
+			certs := b.certs(l)
+			c := b.containerd(certs, false)
+			ctr(t, c, pullArgs(base+"/team/app:1", certs, false)...)
+			run(t, l, "pull", base+"/team/other:1")
+
+			count := r.Tokens.Count()
+			if count.User == 0 || count.Refused != 0 {
+				t.Errorf("token service: %+v, want tokens for %s and no refusal", count, puller)
+			}
+			checkShown(t, r)
+		})
+	}
+}
+
+// checkShown fails if the registry saw a password, which is for the token service.
+func checkShown(t *testing.T, r *parts.TokenRegistry) {
+	t.Helper()
+	for _, e := range r.Exchanges() {
+		if a := e.Header.Get("Authorization"); a != "" && !strings.HasPrefix(a, "Bearer ") {
+			t.Errorf("%s %s showed the registry %.6s…, want a Bearer token or nothing", e.Method, e.Path, a)
+		}
+	}
+}
+
+// Without any source the same pulls fail, so TestCredentialSources proves
+// something.
+func TestControlNoCredential(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, "larder", "containerd", "ctr", "registry")
+	r := b.tokenRegistry(map[string]remotestest.Image{"team/app:1": remotestest.Build(remotestest.ImageSpec{Seed: 600})})
+	l := b.larder(trustTokens(r))
+	certs := b.certs(l)
+	c := b.containerd(certs, false)
+	if _, err := c.Ctr(t.Context(), pullArgs(r.Host()+"/team/app:1", certs, false)...); err == nil {
+		t.Error("ctr got the private image without a credential")
+	}
+	if out, err := l.Run(t.Context(), "pull", r.Host()+"/team/app:1"); err == nil {
+		t.Errorf("larder pull got the private image without a credential: %s", out)
+	}
+	if got := r.Tokens.Count(); got.Anonymous == 0 || got.User != 0 {
+		t.Errorf("token service: %+v, want anonymous tokens only", got)
+	}
+}
+
+// The kubelet's way, and what docker login stores instead of a password: an
+// identity token, for which token services are asked by POST.
+func TestIdentityTokenByCRI(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, "larder", "containerd", "registry")
+	r := b.tokenRegistry(map[string]remotestest.Image{"team/app:1": remotestest.Build(remotestest.ImageSpec{Seed: 602})})
+	l := b.larder(trustTokens(r) + b.dockerConfig(nil, nil, map[string]string{r.Host(): r.Tokens.Identity(puller)}))
+	c := b.containerd(b.certs(l), true)
+	criPull(t, imageService(t, c), r.Host()+"/team/app:1")
+	posts := 0
+	for _, s := range r.Tokens.Seen() {
+		if s.Method == http.MethodPost && s.Status == http.StatusOK {
+			posts++
+		}
+	}
+	if posts == 0 {
+		t.Errorf("the token service was not asked by POST: %+v", r.Tokens.Count())
+	}
+}
+
+// A password that changes: larder says who refused, not what; it takes the new
+// one from the file without a restart.
+func TestCredentialFileChanges(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, "larder", "registry")
+	r := b.tokenRegistry(map[string]remotestest.Image{"team/app:1": remotestest.Build(remotestest.ImageSpec{Seed: 603})})
+	file := b.write("secret.json", secretText(t, puller, "wr0ng-canary"))
+	l := b.larder(trustTokens(r) + privateRule(r.Host(), "credential_file", file))
+	_, err := l.Run(t.Context(), "pull", "localhost/priv/team/app:1")
+	if err == nil {
+		t.Fatal("the wrong password was good")
+	}
+	if strings.Contains(err.Error(), "wr0ng-canary") || !strings.Contains(err.Error(), r.Host()) {
+		t.Errorf("the error is to name %s and not the password: %v", r.Host(), err)
+	}
+	if n := r.Tokens.Count().Refused; n == 0 || n > 4 {
+		t.Errorf("the wrong password was tried %d times, want it tried and not repeated", n)
+	}
+	b.write("secret.json", secretText(t, puller, pullerPassword))
+	eventually(t, "a pull with the new password", func() bool {
+		_, err := l.Run(t.Context(), "pull", "localhost/priv/team/app:1")
+		return err == nil
+	})
+}
+
+// Every pod start on a node is one HEAD by tag. Inside the window ten thousand of
+// them ask upstream nothing, neither for the tag nor for a token.
+func TestTenThousandPullsAskNothing(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, "larder", "registry")
+	img := remotestest.Build(remotestest.ImageSpec{Seed: 604})
+	r := b.tokenRegistry(map[string]remotestest.Image{"team/app:1": img})
+	file := b.write("secret.json", secretText(t, puller, pullerPassword))
+	l := b.larder(trustTokens(r) + privateRule(r.Host(), "credential_file", file))
+	url := l.URL + "/v2/team/app/manifests/1?ns=" + r.Host()
+	if a := get(t, url); !a.whole(img.Root.Digest) {
+		t.Fatalf("first pull: %v", a)
+	}
+	before, tokens := r.Total(), r.Tokens.Count()
+	if before.Requests == 0 || tokens.User == 0 {
+		t.Fatalf("first pull: upstream saw %+v and gave %+v", before, tokens)
+	}
+
+	const pulls, workers = 10_000, 8
+	tr := &http.Transport{MaxIdleConnsPerHost: workers}
+	defer tr.CloseIdleConnections()
+	var all sync.WaitGroup
+	errs := make(chan error, workers)
+	for range workers {
+		all.Go(func() {
+			for range pulls / workers {
+				if err := headHit(t, tr, url, img.Root.Digest.String()); err != nil {
+					errs <- err
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+	close(errs)
+	for err := range errs {
+		t.Error(err)
+	}
+	if got := r.Total().Sub(before); got.Requests != 0 {
+		t.Errorf("%d pulls: upstream saw %d requests, want 0", pulls, got.Requests)
+	}
+	if got := r.Tokens.Count(); got != tokens {
+		t.Errorf("%d pulls: token service went from %+v to %+v", pulls, tokens, got)
+	}
+}
+
+// headHit makes one HEAD, which has to be answered from the store.
+func headHit(t *testing.T, tr *http.Transport, url, digest string) error {
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodHead, url, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := tr.RoundTrip(req)
+	if err != nil {
+		return err
+	}
+	resp.Body.Close()
+	if got := resp.Header.Get("X-Larder-Cache"); resp.StatusCode != http.StatusOK || got != "hit" || resp.Header.Get("Docker-Content-Digest") != digest {
+		return fmt.Errorf("HEAD: %s, X-Larder-Cache %s, digest %s", resp.Status, strconv.Quote(got), resp.Header.Get("Docker-Content-Digest"))
+	}
+	return nil
+}
