@@ -234,6 +234,24 @@ func TestControlNoCredential(t *testing.T) {
 	}
 }
 
+// A token service that the registry names and the configuration does not, at
+// another address, gets no password: anybody could name one.
+func TestCredentialOnlyForNamedRealms(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, "larder", "registry")
+	r := b.tokenRegistry(map[string]remotestest.Image{"team/app:1": remotestest.Build(remotestest.ImageSpec{Seed: 605})})
+	file := b.write("secret.json", secretText(t, puller, pullerPassword))
+	l := b.larder(fmt.Sprintf("[upstream]\nprivate = [%q]\n", r.Tokens.URL()) + routeFor(r.Host(), r.URL()) +
+		privateRule(r.Host(), "credential_file", file))
+	_, err := l.Run(t.Context(), "pull", "localhost/priv/team/app:1")
+	if err == nil || !strings.Contains(err.Error(), r.Tokens.Addr()) {
+		t.Errorf("got %v, want an error that names the token service %s", err, r.Tokens.Addr())
+	}
+	if got := r.Tokens.Count(); got.Anonymous == 0 || got.User+got.Refused != 0 {
+		t.Errorf("token service: %+v, want anonymous tokens only", got)
+	}
+}
+
 // The kubelet's way, and what docker login stores instead of a password: an
 // identity token, for which token services are asked by POST.
 func TestIdentityTokenByCRI(t *testing.T) {

@@ -88,33 +88,43 @@ func TestNoSecretAnywhere(t *testing.T) {
 	l := b.larder("log.level = \"debug\"\n"+plant.config, plant.env...)
 
 	var said []string
-	say := func(args ...string) {
-		t.Helper()
+	say := func(args ...string) error {
 		out, err := l.Run(t.Context(), args...)
-		said = append(said, fmt.Sprintf("larder %s: %s\n%v", strings.Join(args, " "), out, err))
+		said = append(said, fmt.Sprintf("larder %s\n%s\n%v", strings.Join(args, " "), out, err))
+		return err
 	}
 	must := func(args ...string) {
 		t.Helper()
-		if _, err := l.Run(t.Context(), args...); err != nil {
-			t.Errorf("needed for what follows: %v", err)
+		if err := say(args...); err != nil {
+			t.Errorf("this is to work: %v", err)
+		}
+	}
+	mustFail := func(args ...string) {
+		t.Helper()
+		if err := say(args...); err == nil {
+			t.Errorf("larder %s: did not fail", strings.Join(args, " "))
 		}
 	}
 	must("pull", ecrImage)
 	must("pull", "localhost/priv/team/app:1")
-	for _, ref := range plant.refused {
-		say("pull", "localhost/"+ref+":1")
-		said = append(said, get(t, l.URL+"/v2/"+ref+"/manifests/1?ns=localhost").start)
+	for _, repository := range plant.refused {
+		mustFail("pull", "localhost/"+repository+":1")
+		said = append(said, "GET "+repository+"\n"+get(t, l.URL+"/v2/"+repository+"/manifests/1?ns=localhost").start)
 	}
+	plant.checkReached(t, s, r)
 	s.aws.RevokeTokens()
 	s.aws.Fail(parts.OpGetAuthorizationToken, parts.AWSAccessDenied)
-	say("refresh", ecrImage)
+	mustFail("refresh", ecrImage)
+	mustFail("pull", "--json", "localhost/priv/team/absent:1")
 	for _, args := range [][]string{
 		{"config", "dump"}, {"config", "check"}, {"ls", "--json"}, {"show", "--json", ecrImage}, {"show", ecrImage},
-		{"status", "--json"}, {"status"}, {"rules", "ls", "--json"}, {"rules", "ls"}, {"rules", "validate", "--json"},
-		{"rules", "validate"}, {"rules", "import"}, {"pull", "--json", "localhost/priv/team/absent:1"},
+		{"status", "--json"}, {"status"}, {"rules", "ls", "--json"}, {"rules", "ls"},
 	} {
-		say(args...)
+		must(args...)
 	}
+	_ = say("rules", "validate", "--json") // fails for the wrong ones, and says why
+	_ = say("rules", "validate")
+	_ = say("rules", "import")
 
 	all := plant.canaries(s, r)
 	report := func(where, text string) {
@@ -124,7 +134,7 @@ func TestNoSecretAnywhere(t *testing.T) {
 	}
 	for _, text := range said {
 		where, _, _ := strings.Cut(text, "\n")
-		report("the output of "+where[:min(len(where), 60)], text)
+		report("the words of "+where, text)
 	}
 	log := l.Log()
 	if !strings.Contains(log, "DEBUG") {
@@ -154,6 +164,23 @@ type plant struct {
 	env     []string
 	planted map[string]string // secret to where it is
 	refused []string          // repositories below localhost
+	helper  *parts.Program
+	kubelet *parts.CredentialProvider
+}
+
+// checkReached fails if a source was not asked: its secret could not leak then.
+func (p *plant) checkReached(t *testing.T, s *ecrSite, r *parts.TokenRegistry) {
+	t.Helper()
+	if len(p.helper.Calls()) == 0 || len(p.kubelet.Calls()) == 0 {
+		t.Errorf("the helper was called for %q, the plugin for %q, want both", p.helper.Calls(), p.kubelet.Calls())
+	}
+	if n := s.aws.Count(parts.OpGetSecretValue); n < 2 {
+		t.Errorf("Secrets Manager was asked %d times, want for 2 secrets", n)
+	}
+	// The wrong password, that of docker's config, of the ARN, and the identity token.
+	if n := r.Tokens.Count().Refused; n < 4 {
+		t.Errorf("the token service refused %d requests, want at least 4", n)
+	}
 }
 
 // plant configures a source of each kind. Those of the look-alike and of the
@@ -205,6 +232,7 @@ func (b *bench) plant(s *ecrSite, r *parts.TokenRegistry) *plant {
 	if err != nil {
 		b.t.Fatal(err)
 	}
+	p.helper, p.kubelet = helper, provider
 	p.config += fmt.Sprintf("[credentials]\necr = true\ndocker_config = %q\nkubelet_config = %q\nkubelet_bin_dir = %q\n",
 		docker, provider.Config, provider.Dir)
 	p.config += privateRule(r.Host(), "credential_file", b.write("secret.json", secretText(b.t, puller, pullerPassword)))
