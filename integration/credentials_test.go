@@ -2,107 +2,15 @@ package integration
 
 import (
 	"encoding/base64"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
-	"path/filepath"
-	"strconv"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/larder-project/larder/integration/internal/parts"
 	"github.com/larder-project/larder/remotes/remotestest"
 )
-
-// The one who may pull from the registries of these tests.
-const (
-	puller         = "ada"
-	pullerPassword = "c4n4ry-of-ada-7f31b2"
-)
-
-// seed puts images into the files of a registry that runs under dir later.
-func (b *bench) seed(dir string, images map[string]remotestest.Image) {
-	b.t.Helper()
-	err := parts.SeedRegistry(b.t.Context(), b.bin, dir, func(base string) error {
-		for name, img := range images {
-			repository, tag, _ := strings.Cut(name, ":")
-			if err := remotestest.Push(b.t.Context(), base, repository, tag, img); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		b.t.Fatal(err)
-	}
-}
-
-// tokenRegistry starts a registry that lets only the puller have what is below
-// team.
-func (b *bench) tokenRegistry(images map[string]remotestest.Image) *parts.TokenRegistry {
-	b.t.Helper()
-	dir := filepath.Join(b.dir, "tokens")
-	b.seed(dir, images)
-	r, err := parts.StartTokenRegistry(b.t.Context(), b.bin, dir, parts.TokenOptions{
-		Users: map[string]string{puller: pullerPassword}, Grants: map[string][]string{puller: {"team/*"}},
-	})
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	b.cleanup(r.Close)
-	b.logOnFailure("registry", r.Log)
-	return r
-}
-
-// trustTokens is config for a registry without TLS, and for its token service
-// at another address.
-func trustTokens(r *parts.TokenRegistry) string {
-	return fmt.Sprintf("[upstream]\nprivate = [%q]\n", r.Tokens.URL()) + trustRealm(r.Host(), r) + routeFor(r.Host(), r.URL())
-}
-
-// trustRealm is config that has a host's credential go to the token service.
-func trustRealm(host string, r *parts.TokenRegistry) string {
-	return fmt.Sprintf("[[upstream.hosts]]\nhost = %q\nrealms = [%q]\n", host, r.Tokens.Addr())
-}
-
-// privateRule is a rule for the prefix priv with one more key.
-func privateRule(host, key, value string) string {
-	return fmt.Sprintf("[[rules]]\necr_repository_prefix = \"priv\"\nupstream_registry_url = %q\n%s = %q\n", host, key, value)
-}
-
-// secretText is a secret as ECR keeps it.
-func secretText(t *testing.T, user, token string) string {
-	t.Helper()
-	text, err := json.Marshal(map[string]string{"username": user, "accessToken": token})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
-}
-
-// write makes a file that only its owner reads.
-func (b *bench) write(name, text string) (path string) {
-	b.t.Helper()
-	path = filepath.Join(b.dir, name)
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		b.t.Fatal(err)
-	}
-	return path
-}
-
-// aws starts the stand-in for AWS.
-func (b *bench) aws() *parts.AWS {
-	b.t.Helper()
-	a, err := parts.StartAWS()
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	b.cleanup(a.Close)
-	b.logOnFailure("refusals of the AWS stand-in", func() string { return strings.Join(a.Refused(), "\n") })
-	return a
-}
 
 // source is one place where larder finds a credential for a registry.
 type source struct {
@@ -152,24 +60,6 @@ func credentialSources() map[string]source {
 			return fmt.Sprintf("[credentials]\nkubelet_config = %q\nkubelet_bin_dir = %q\n", p.Config, p.Dir), nil
 		}},
 	}
-}
-
-// afterwards runs a check at the end of the test, if it has not failed.
-func (b *bench) afterwards(check func()) {
-	b.t.Cleanup(func() {
-		if !b.t.Failed() {
-			check()
-		}
-	})
-}
-
-func (b *bench) dockerConfig(auths, helpers, identities map[string]string) string {
-	b.t.Helper()
-	file, err := parts.WriteDockerConfig(b.dir, auths, helpers, identities)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	return fmt.Sprintf("[credentials]\ndocker_config = %q\n", file)
 }
 
 // A pod without a pull secret gets a private image, because larder has the
@@ -295,67 +185,4 @@ func TestCredentialFileChanges(t *testing.T) {
 		_, err := l.Run(t.Context(), "pull", "localhost/priv/team/app:1")
 		return err == nil
 	})
-}
-
-// Every pod start on a node is one HEAD by tag. Inside the window ten thousand of
-// them ask upstream nothing, neither for the tag nor for a token.
-func TestTenThousandPullsAskNothing(t *testing.T) {
-	t.Parallel()
-	b := newBench(t, "larder", "registry")
-	img := remotestest.Build(remotestest.ImageSpec{Seed: 604})
-	r := b.tokenRegistry(map[string]remotestest.Image{"team/app:1": img})
-	file := b.write("secret.json", secretText(t, puller, pullerPassword))
-	l := b.larder(trustTokens(r) + privateRule(r.Host(), "credential_file", file))
-	url := l.URL + "/v2/team/app/manifests/1?ns=" + r.Host()
-	if a := get(t, url); !a.whole(img.Root.Digest) {
-		t.Fatalf("first pull: %v", a)
-	}
-	before, tokens := r.Total(), r.Tokens.Count()
-	if before.Requests == 0 || tokens.User == 0 {
-		t.Fatalf("first pull: upstream saw %+v and gave %+v", before, tokens)
-	}
-
-	const pulls, workers = 10_000, 8
-	tr := &http.Transport{MaxIdleConnsPerHost: workers}
-	defer tr.CloseIdleConnections()
-	var all sync.WaitGroup
-	errs := make(chan error, workers)
-	for range workers {
-		all.Go(func() {
-			for range pulls / workers {
-				if err := headHit(t, tr, url, img.Root.Digest.String()); err != nil {
-					errs <- err
-					return
-				}
-			}
-		})
-	}
-	all.Wait()
-	close(errs)
-	for err := range errs {
-		t.Error(err)
-	}
-	if got := r.Total().Sub(before); got.Requests != 0 {
-		t.Errorf("%d pulls: upstream saw %d requests, want 0", pulls, got.Requests)
-	}
-	if got := r.Tokens.Count(); got != tokens {
-		t.Errorf("%d pulls: token service went from %+v to %+v", pulls, tokens, got)
-	}
-}
-
-// headHit makes one HEAD, which has to be answered from the store.
-func headHit(t *testing.T, tr *http.Transport, url, digest string) error {
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodHead, url, nil)
-	if err != nil {
-		return err
-	}
-	resp, err := tr.RoundTrip(req)
-	if err != nil {
-		return err
-	}
-	resp.Body.Close()
-	if got := resp.Header.Get("X-Larder-Cache"); resp.StatusCode != http.StatusOK || got != "hit" || resp.Header.Get("Docker-Content-Digest") != digest {
-		return fmt.Errorf("HEAD: %s, X-Larder-Cache %s, digest %s", resp.Status, strconv.Quote(got), resp.Header.Get("Docker-Content-Digest"))
-	}
-	return nil
 }
