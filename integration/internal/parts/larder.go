@@ -25,7 +25,7 @@ type Larder struct {
 
 // NewLarder prepares a larder under dir without starting it. extra is TOML that
 // is added to the config: tables as they are, and top-level keys before them.
-// env are environment entries for the daemon.
+// env are environment entries for the daemon and for verbs.
 func NewLarder(bin Bin, dir, extra string, env ...string) (*Larder, error) {
 	l := &Larder{bin: bin, dir: filepath.Join(dir, "larder"), extra: extra, env: env, URL: "http://127.0.0.1:0"}
 	if err := os.MkdirAll(l.dir, 0o700); err != nil {
@@ -116,6 +116,7 @@ func (l *Larder) Run(ctx context.Context, args ...string) (string, error) {
 
 func (l *Larder) run(ctx context.Context, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, l.bin.Path("larder"), args...)
+	cmd.Env = append(os.Environ(), l.env...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {

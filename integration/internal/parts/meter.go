@@ -21,7 +21,9 @@ type Exchange struct {
 	Range string
 	// Authorization tells whether the request carried credentials.
 	Authorization bool
-	Status        int
+	// Header is the request's, as it came.
+	Header http.Header
+	Status int
 	// Cache is the response's X-Larder-Cache, when larder is what is metered.
 	Cache string
 	// Bytes of body sent back; headers are not counted.
@@ -107,7 +109,7 @@ func (m *Meter) Close() error {
 func (m *Meter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	e := &Exchange{
 		Method: r.Method, Path: r.URL.Path, Query: r.URL.RawQuery,
-		Range: r.Header.Get("Range"), Authorization: r.Header.Get("Authorization") != "",
+		Range: r.Header.Get("Range"), Authorization: r.Header.Get("Authorization") != "", Header: r.Header.Clone(),
 	}
 	m.mu.Lock()
 	m.exchanges = append(m.exchanges, e)

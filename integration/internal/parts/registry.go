@@ -23,7 +23,10 @@ storage:
   filesystem: {rootdirectory: %q}
   delete: {enabled: true}
   maintenance: {uploadpurging: {enabled: false}}
-http: {addr: "127.0.0.1:0"}
+`
+
+// plainHTTP is the http section of a registry without TLS.
+const plainHTTP = `http: {addr: "127.0.0.1:0"}
 `
 
 // StartRegistry runs a registry whose files live under dir.
@@ -33,6 +36,30 @@ func StartRegistry(ctx context.Context, bin Bin, dir string) (*Registry, error) 
 
 // startRegistry adds more to the registry's configuration.
 func startRegistry(ctx context.Context, bin Bin, dir, more string) (*Registry, error) {
+	return runRegistry(ctx, bin, dir, "http", plainHTTP+more)
+}
+
+// SeedRegistry puts images into the files of a registry that is not up yet, and
+// that may ask for more than who pushes has: push gets the base of one that asks
+// for nothing and ends with it.
+func SeedRegistry(ctx context.Context, bin Bin, dir string, push func(base string) error) error {
+	r, err := StartRegistry(ctx, bin, dir)
+	if err != nil {
+		return err
+	}
+	if err := push(r.URL); err != nil {
+		_ = r.Close()
+		return fmt.Errorf("seed registry: %w", err)
+	}
+	return r.Close()
+}
+
+// runRegistry runs a registry with the sections in more, and with its files
+// under dir.
+func runRegistry(ctx context.Context, bin Bin, dir, scheme, more string) (*Registry, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("registry: %w", err)
+	}
 	config := filepath.Join(dir, "registry.yml")
 	text := fmt.Sprintf(registryConfig, filepath.Join(dir, "registry")) + more
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
@@ -49,13 +76,16 @@ func startRegistry(ctx context.Context, bin Bin, dir, more string) (*Registry, e
 		_ = proc.Kill()
 		return nil, err
 	}
-	addr := regexp.MustCompile(`127\.0\.0\.1:\d+`).FindString(line)
+	addr := regexp.MustCompile(`(127\.0\.0\.1|\[::1\]):\d+`).FindString(line)
 	if addr == "" {
 		_ = proc.Kill()
 		return nil, fmt.Errorf("registry: no address in %q", line)
 	}
-	return &Registry{proc: proc, URL: "http://" + addr}, nil
+	return &Registry{proc: proc, URL: scheme + "://" + addr}, nil
 }
+
+// Log is the registry's log so far.
+func (r *Registry) Log() string { return r.proc.Output() }
 
 // Close ends the registry; its files stay with their folder.
 func (r *Registry) Close() error { return r.proc.Stop(stopTimeout) }
