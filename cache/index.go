@@ -22,6 +22,7 @@ const (
 	tagsBucket      = "tags"      // reference -> Tag
 	manifestsBucket = "manifests" // repository@digest -> Link
 	pinsBucket      = "pins"      // reference or digest -> Pin
+	referrersBucket = "referrers" // repository@digest -> Referrers
 )
 
 // batchDelay is how long a change waits for others that share its fsync. It
@@ -118,7 +119,7 @@ func readAll(db *bolt.DB) error {
 }
 
 func makeBuckets(db *bolt.DB) error {
-	names := []string{blobsBucket, tagsBucket, manifestsBucket, pinsBucket}
+	names := []string{blobsBucket, tagsBucket, manifestsBucket, pinsBucket, referrersBucket}
 	missing := false
 	err := db.View(func(tx *bolt.Tx) error {
 		for _, name := range names {

@@ -49,11 +49,12 @@ type exchange struct {
 	resolver remotes.Resolver
 
 	failed  error        // of a request; nothing is asked after it
-	refused *statusError // the last refusal, nil if there was none
+	refused *statusError // the last answer, if it was a refusal
 
 	// Of the last answer; containerd's client hands on the body only.
 	size        int64 // of the whole object, -1 if not told
 	contentType string
+	link        string // where a list goes on, "" if it does not
 }
 
 // exchange runs one conversation with the upstream through the breaker, and
@@ -156,5 +157,6 @@ func (x *exchange) RoundTrip(req *http.Request) (*http.Response, error) {
 		resp.Body = boundBody(resp.Body, x.limit, x.client.guard.wait)
 	}
 	x.size, x.contentType = wholeSize(resp), contentType(resp.Header)
+	x.link, x.refused = resp.Header.Get("Link"), nil
 	return resp, nil
 }
