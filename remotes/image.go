@@ -32,12 +32,19 @@ type Image struct {
 	// Created is when the store learnt of the reference.
 	Created time.Time `json:"created"`
 	Window  string    `json:"window,omitempty"`
+	// Subject is the stored image that this one belongs to, if it is a tag of
+	// cosign's; empty for all others.
+	Subject digest.Digest `json:"subject,omitempty"`
 }
 
 // ImageDetail is an Image with its tree.
 type ImageDetail struct {
 	Image
 	Tree Node `json:"tree"`
+	// Companions are the artifacts that belong to the image: its referrers,
+	// stored or not, and cosign's tags that are stored. They are not in Size
+	// and Missing.
+	Companions []Companion `json:"companions,omitempty"`
 }
 
 // Images returns all stored images: every tag, and every digest that was
@@ -53,7 +60,7 @@ func (r *Registry) Images(ctx context.Context) ([]Image, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		d, err := r.Image(ref)
+		d, _, err := r.imageTree(ref)
 		if errdefs.IsNotFound(err) {
 			if pin, err := r.Store.Pin(ref.name()); err == nil {
 				all = append(all, Image{Name: ref.name(), State: "absent", Pin: &pin, Created: pin.Created, Platforms: []string{}})
@@ -109,11 +116,20 @@ func (r *Registry) storedReferences() ([]Reference, error) {
 
 // Image returns one stored image with its tree, or errdefs.ErrNotFound.
 func (r *Registry) Image(ref Reference) (ImageDetail, error) {
-	img, _, err := r.imageTree(ref)
+	img, _, err := r.wholeImage(ref)
 	return img, err
 }
 
-// imageTree is Image. unread is why a part of the tree is not known.
+// wholeImage is Image. unread is why a part of what hangs on it is not known.
+func (r *Registry) wholeImage(ref Reference) (detail ImageDetail, unread, err error) {
+	detail, unread, err = r.imageTree(ref)
+	if err == nil {
+		detail.Companions = r.companions(ref.Repository, detail.Tree, &unread)
+	}
+	return detail, unread, err
+}
+
+// imageTree is an image with its tree, and without its companions.
 func (r *Registry) imageTree(ref Reference) (detail ImageDetail, unread, err error) {
 	img := Image{Name: ref.name()}
 	err = r.describeImage(ref, &img)
@@ -151,6 +167,9 @@ func (r *Registry) describeImage(ref Reference, img *Image) error {
 	}
 	img.Tag, img.Descriptor, img.Created, img.Source = &tag, tag.Target, tag.Created, tag.Source
 	img.Window = r.Freshness.WindowOf(tag.Name).String()
+	if subject := subjectOf(ref.Tag); subject != "" && r.isLinked(ref.Repository, subject) {
+		img.Subject = subject
+	}
 	if img.State = "stale"; r.Freshness.IsFresh(tag, time.Now()) {
 		img.State = "fresh"
 	}

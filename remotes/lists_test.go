@@ -72,20 +72,3 @@ func TestListErrors(t *testing.T) {
 		t.Errorf("referrers: got %+v, %v, want unavailable", got, err)
 	}
 }
-
-func TestReferrers(t *testing.T) {
-	t.Parallel()
-	img := build(1)
-	b, up := one(t, img)
-	sig := up.PutReferrer("library/app", img.Root, "application/vnd.example.signature")
-	up.PutReferrer("library/app", img.Root, "application/vnd.example.sbom")
-	for artifactType, want := range map[string]int{"": 2, "application/vnd.example.signature": 1, "application/vnd.example.none": 0} {
-		got, err := b.Referrers(soon(t), appRepo(), img.Root.Digest, artifactType)
-		if err != nil || len(got) != want {
-			t.Errorf("%q: got %v, %v, want %d", artifactType, got, err, want)
-		}
-		if want == 1 && got[0].Digest != sig.Digest {
-			t.Errorf("%q: got %s, want %s", artifactType, got[0].Digest, sig.Digest)
-		}
-	}
-}

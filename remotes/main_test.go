@@ -51,6 +51,7 @@ type setup struct {
 	upstream  upstream.Options
 	freshness Freshness
 	names     Names
+	companion Companions
 	log       io.Writer
 }
 
@@ -112,7 +113,7 @@ func newBench(t *testing.T, ups []*remotestest.Registry, change ...func(*setup))
 	}
 	return &bench{
 		Registry: NewRegistry(Config{
-			Store: store, Pool: pool, Names: s.names, Routes: routes, Freshness: s.freshness, Logger: logger,
+			Store: store, Pool: pool, Names: s.names, Routes: routes, Freshness: s.freshness, Companions: s.companion, Logger: logger,
 		}),
 		t: t, root: s.root,
 	}

@@ -39,6 +39,8 @@ type Config struct {
 	Routes    Routes
 	Freshness Freshness
 	Policies  Policies
+	// Companions say what comes along with an image; zero: nothing.
+	Companions Companions
 	// Logger gets what no client hears of, such as a stale answer's reason.
 	Logger *slog.Logger
 }
@@ -50,11 +52,13 @@ type Registry struct {
 
 	checks    singleflight.Group // tag checks, by reference
 	manifests singleflight.Group // manifests on their way, by repository and digest
+	lists     singleflight.Group // lists of referrers being asked for, by repository and digest
 	negatives negatives          // refusals of what is not stored, by reference
 	senders   senders            // who sent bytes of blobs that are not stored
 	reads     singleflight.Group // manifests being read from the store, by digest
 	described *lru.Cache[digest.Digest, ocispec.Descriptor]
-	holds     *holds // what no removal may delete now
+	holds     *holds   // what no removal may delete now
+	backlog   *backlog // images whose companions are to be fetched
 
 	mu      sync.Mutex
 	overdue map[string]int // checks that outlasted Patience, by registry host
@@ -62,7 +66,7 @@ type Registry struct {
 
 // NewRegistry makes a Registry.
 func NewRegistry(c Config) *Registry {
-	return &Registry{Config: c, negatives: newNegatives(), senders: newSenders(), described: newDescribed(), holds: newHolds(), overdue: map[string]int{}}
+	return &Registry{Config: c, negatives: newNegatives(), senders: newSenders(), described: newDescribed(), holds: newHolds(), backlog: newBacklog(), overdue: map[string]int{}}
 }
 
 // ParseReference reads a reference as a person types it and maps it as if a
@@ -103,7 +107,12 @@ func (r *Registry) Refresh(ctx context.Context, ref Reference) (Resolved, error)
 	if ref.Tag == "" || ref.Digest != "" {
 		return Resolved{}, fmt.Errorf("refresh %s: a digest cannot change: %w", ref, errdefs.ErrInvalidArgument)
 	}
-	return r.resolveTag(ctx, ref, true)
+	began := time.Now()
+	res, err := r.resolveTag(ctx, ref, true)
+	if err == nil && subjectOf(ref.Tag) == "" {
+		r.sight(sighting{repo: ref.Repository, digest: res.Descriptor.Digest, at: began, force: true})
+	}
+	return res, err
 }
 
 // eachUpstream tries the upstreams of a registry host in their order until one
@@ -151,10 +160,16 @@ func (r *Registry) markOverdue(host string) (done func()) {
 
 // patience is how long a pull with a stored image waits for a check now.
 func (r *Registry) patience(host string) time.Duration {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.overdue[host] > 0 {
+	if r.isOverdue(host) {
 		return 0
 	}
 	return r.Freshness.Patience
+}
+
+// isOverdue reports whether somebody stopped waiting for a check that still
+// runs.
+func (r *Registry) isOverdue(host string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.overdue[host] > 0
 }

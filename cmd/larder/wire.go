@@ -55,7 +55,7 @@ func newRegistry(cfg *config.Config, store *cache.Store, mirror net.Addr, logger
 		return nil, err
 	}
 	return remotes.NewRegistry(remotes.Config{
-		Store: store, Pool: pool, Names: names, Routes: routes, Freshness: fresh, Logger: logger,
+		Store: store, Pool: pool, Names: names, Routes: routes, Freshness: fresh, Companions: companionsOf(cfg.Companions), Logger: logger,
 	}), nil
 }
 

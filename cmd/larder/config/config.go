@@ -17,6 +17,8 @@ type Config struct {
 	Names Names `toml:"names"`
 	// When a tag is checked upstream. Digests never are.
 	Freshness Freshness `toml:"freshness"`
+	// What belongs to an image: signatures, attestations, SBOMs.
+	Companions Companions `toml:"companions"`
 	// The fetch of one blob from upstream.
 	Fill Fill `toml:"fill"`
 	// What larder waits for upstream, and where it may connect to.
@@ -95,6 +97,15 @@ type Tag struct {
 	Match Glob `toml:"match"`
 	// As freshness.window, for these tags.
 	Window Duration `toml:"window"`
+}
+
+// Companions says what becomes of the artifacts that belong to an image.
+type Companions struct {
+	// Fetch them behind the image, so that they are there without upstream:
+	// its referrers, and cosign's tags (sha256-….sig, .att, .sbom).
+	Fetch bool `toml:"fetch"`
+	// Size up to which an artifact is fetched so, all its blobs together.
+	MaxSize Size `toml:"max_size"`
 }
 
 // Fill bounds the fetch of one blob from upstream.

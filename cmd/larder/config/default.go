@@ -25,6 +25,7 @@ func Default() Config {
 			Retry:    Duration(time.Minute),
 			Deleted:  DeletedServe,
 		},
+		Companions: Companions{Fetch: true, MaxSize: 64 << 20},
 		Fill: Fill{
 			Stall:    Duration(30 * time.Second),
 			MinSpeed: 1 << 10,

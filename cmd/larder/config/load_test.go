@@ -91,6 +91,9 @@ window = "0s"
 [[freshness.tags]]
 match = "docker.io/*"
 window = "36h"
+[companions]
+fetch = false
+max_size = "1MiB"
 [fill]
 stall = "1s"
 min_speed = "1.5MiB"
@@ -123,7 +126,8 @@ upstream_registry_url = "registry-1.docker.io"
 			Deleted: DeletedRefuse,
 			Tags:    []Tag{{Match: "*:latest"}, {Match: "docker.io/*", Window: Duration(36 * time.Hour)}},
 		},
-		Fill: Fill{Stall: Duration(time.Second), MinSpeed: 3 << 19, Attempts: 16},
+		Companions: Companions{MaxSize: 1 << 20},
+		Fill:       Fill{Stall: Duration(time.Second), MinSpeed: 3 << 19, Attempts: 16},
 		Upstream: Upstream{
 			DialTimeout:   Duration(time.Second),
 			HeaderTimeout: Duration(time.Minute),
