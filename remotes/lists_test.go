@@ -72,3 +72,24 @@ func TestListErrors(t *testing.T) {
 		t.Errorf("referrers: got %+v, %v, want unavailable", got, err)
 	}
 }
+
+// TestStoredTagsAreTheRepositorys: the list without upstream has what is stored
+// of this repository, cosign's tags included, and of no other.
+func TestStoredTagsAreTheRepositorys(t *testing.T) {
+	t.Parallel()
+	up := remotestest.New(t)
+	c := putCompanion(up, 1)
+	up.PutImage("library/app-more", "other", c.img)
+	b := newBench(t, []*remotestest.Registry{up}, withCompanions)
+	other := Reference{Repository: Repository{Host: DockerHub, Path: "library/app-more"}, Tag: "other"}
+	for _, ref := range []Reference{other, app(t, "1")} {
+		if _, err := b.Pull(soon(t), ref, PullOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	up.Stop()
+	want := []string{"1", remotestest.SignatureTag(c.img.Root.Digest, ".att"), remotestest.SignatureTag(c.img.Root.Digest, ".sig")}
+	if got, err := b.Tags(soon(t), appRepo(), 0, ""); err != nil || !slices.Equal(got.Tags, want) || got.Outcome != Stale {
+		t.Errorf("got %+v, %v, want %v", got, err, want)
+	}
+}
