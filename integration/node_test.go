@@ -151,5 +151,8 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
+// noCompanions is config for tests that count what upstream sees.
+const noCompanions = "[companions]\nfetch = false\n"
+
 // dockerHub is config that puts upstream behind docker.io.
 func dockerHub(upstream string) string { return routeFor("docker.io", upstream) }

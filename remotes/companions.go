@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -33,6 +34,9 @@ const (
 	followers = 2
 	// followTimeout bounds the background's work for one image.
 	followTimeout = 5 * time.Minute
+	// followPause is how long an image whose companions are all there is left
+	// alone, however short its tag's window is.
+	followPause = time.Hour
 )
 
 // sighting says that an image came into the store, or was found to be still
@@ -50,12 +54,20 @@ type backlog struct {
 	queue chan sighting
 
 	mu       sync.Mutex               // guards what follows
-	waiting  map[string]bool          // what is in queue, by repository@digest
+	waiting  map[string]int           // how often it is in queue or taken from it, by repository@digest
 	followed map[string]chan struct{} // what is being followed; closed at its end
+
+	failures *lru.Cache[string, time.Time] // when following failed last, by repository@digest
 }
 
+// maxFailures bounds the memory for them.
+const maxFailures = 1024
+
 func newBacklog() *backlog {
-	return &backlog{queue: make(chan sighting, maxQueue), waiting: map[string]bool{}, followed: map[string]chan struct{}{}}
+	failures, _ := lru.New[string, time.Time](maxFailures) // fails only for a size below 1
+	return &backlog{
+		queue: make(chan sighting, maxQueue), waiting: map[string]int{}, followed: map[string]chan struct{}{}, failures: failures,
+	}
 }
 
 func (s sighting) key() string { return s.repo.String() + "@" + s.digest.String() }
@@ -64,22 +76,25 @@ func (s sighting) key() string { return s.repo.String() + "@" + s.digest.String(
 func (b *backlog) add(s sighting) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.waiting[s.key()] && !s.force {
+	if b.waiting[s.key()] > 0 && !s.force {
 		return true
 	}
 	select {
 	case b.queue <- s:
-		b.waiting[s.key()] = true
+		b.waiting[s.key()]++
 		return true
 	default:
 		return false
 	}
 }
 
-func (b *backlog) taken(s sighting) {
+// done is for a sighting from the queue that was looked after.
+func (b *backlog) done(s sighting) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	delete(b.waiting, s.key())
+	if b.waiting[s.key()]--; b.waiting[s.key()] == 0 {
+		delete(b.waiting, s.key())
+	}
 }
 
 // claim makes the caller the only one who follows a manifest, after whoever
@@ -118,8 +133,8 @@ func (r *Registry) Run(ctx context.Context) {
 			for {
 				select {
 				case s := <-r.backlog.queue:
-					r.backlog.taken(s)
 					r.followBehind(ctx, s)
+					r.backlog.done(s)
 				case <-ctx.Done():
 					return
 				}
@@ -130,15 +145,16 @@ func (r *Registry) Run(ctx context.Context) {
 }
 
 // followBehind follows one image. What fails is tried again with the next
-// check of its tag.
+// check of its tag, but not at once.
 func (r *Registry) followBehind(ctx context.Context, s sighting) {
 	ctx, cancel := context.WithTimeout(ctx, followTimeout)
 	defer cancel()
-	if !r.mayFollow(s.repo) {
+	if failed, ok := r.backlog.failures.Get(s.key()); !r.mayFollow(s.repo) || ok && !s.force && time.Since(failed) < r.Freshness.Retry {
 		return
 	}
 	if err := r.follow(ctx, s, func(BlobProgress) {}); err != nil {
 		r.Logger.DebugContext(ctx, "companions not fetched", "repository", s.repo.String(), "digest", s.digest, "err", err)
+		r.backlog.failures.Add(s.key(), time.Now())
 	}
 }
 

@@ -29,15 +29,13 @@ func (b *bench) behind() (stop func()) {
 	return stop
 }
 
-// idle waits until nothing is queued and nothing is followed.
+// idle waits until all that was queued is followed.
 func (b *bench) idle() {
 	b.t.Helper()
-	// With Run, what is taken from the queue is followed at once: it is nowhere
-	// for a moment, so what must be there is awaited by its effect.
 	eventually(b.t, "the background is idle", func() bool {
 		b.backlog.mu.Lock()
 		defer b.backlog.mu.Unlock()
-		return len(b.backlog.waiting) == 0 && len(b.backlog.followed) == 0
+		return len(b.backlog.waiting) == 0
 	})
 }
 
@@ -162,6 +160,39 @@ func TestCompanionsAskOnce(t *testing.T) {
 	}
 }
 
+// TestCompanionsOfTagsWithoutWindow: a tag that every pull asks about does not
+// have its companions asked for at every pull, also when they fail.
+func TestCompanionsOfTagsWithoutWindow(t *testing.T) {
+	t.Parallel()
+	fresh := DefaultFreshness()
+	fresh.Window = 0
+	img := build(1)
+	b, up := one(t, img, withCompanions, withFreshness(fresh))
+	mend := up.Fault(remotestest.Or(remotestest.Referrers(), remotestest.Reference("sha256-"+img.Root.Digest.Encoded())), remotestest.Error(http.StatusForbidden, "DENIED", "x"))
+	b.behind()
+	b.resolve(app(t, "1"), Miss)
+	eventually(t, "following failed", func() bool { return b.backlog.failures.Len() == 1 })
+	n := counted(up, func() {
+		b.resolve(app(t, "1"), Hit)
+		b.idle()
+	})
+	if n != 1 {
+		t.Errorf("after a failure: %d requests, want the check alone", n)
+	}
+	mend()
+	if res, err := b.Pull(soon(t), app(t, "1"), PullOptions{}); err != nil || res.Unaccompanied != nil {
+		t.Fatalf("got %+v, %v", res, err)
+	}
+	b.backlog.failures.Purge()
+	n = counted(up, func() {
+		b.resolve(app(t, "1"), Hit)
+		b.idle()
+	})
+	if n != 1 {
+		t.Errorf("after all came: %d requests, want the check alone", n)
+	}
+}
+
 // TestPullBringsCompanions waits for them, reports them, and warns of what is
 // missing.
 func TestPullBringsCompanions(t *testing.T) {
@@ -227,7 +258,16 @@ func TestCompanionsDoNotHinder(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	stop() // would hang here
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		stop()
+	}()
+	select {
+	case <-stopped:
+	case <-soon(t).Done():
+		t.Error("Run does not end while a companion is on its way")
+	}
 	close(release)
 	b.settle(blob)
 }
@@ -249,7 +289,7 @@ func TestQueueIsBounded(t *testing.T) {
 	if q.add(s(maxQueue)) {
 		t.Error("one more than the bound was taken")
 	}
-	q.taken(<-q.queue)
+	q.done(<-q.queue)
 	if !q.add(s(maxQueue)) {
 		t.Error("nothing is taken any more")
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/larder-project/larder/cache"
@@ -56,6 +57,13 @@ func (r *Registry) subjects(repo Repository, root digest.Digest) []digest.Digest
 	return subjects
 }
 
+// isFollowed reports whether a manifest that was followed at that time is left
+// alone now.
+func (r *Registry) isFollowed(repo Repository, dgst digest.Digest, at time.Time) bool {
+	age := time.Since(at)
+	return age >= 0 && age < followPause || r.isCurrent(repo, dgst, at)
+}
+
 // isLinked reports whether a manifest is stored as one of the repository's.
 func (r *Registry) isLinked(repo Repository, dgst digest.Digest) bool {
 	if _, err := r.Store.Link(repo.String(), dgst); err != nil {
@@ -97,7 +105,7 @@ func (f *follower) subject(ctx context.Context, dgst digest.Digest) error {
 	if err != nil {
 		return err
 	}
-	if !rf.Followed.Before(f.at) || !f.force && f.registry.isCurrent(f.repo, dgst, rf.Followed) {
+	if !rf.Followed.Before(f.at) || !f.force && f.registry.isFollowed(f.repo, dgst, rf.Followed) {
 		return nil
 	}
 	referrers, rerr := f.referrers(ctx, dgst)
