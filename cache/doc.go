@@ -57,6 +57,9 @@
 // be opened now, because the disk is full or somebody holds it, is not
 // damaged. (TestOpenDamagedIndex, TestOpenIndexBusy, TestDiskFullElsewhere)
 //
+// A list of referrers belongs to a manifest of a repository, and goes with it.
+// (TestReferrers) An index of an older larder opens as it is. (TestOpenOldIndex)
+//
 // A Store and all its parts are safe for concurrent use. A cancelled context
 // ends the caller's wait; it never ends a fill and never loses progress.
 // (TestIndexConcurrency, TestFillStress) After Close every call fails with

@@ -23,6 +23,7 @@ const (
 	manifestsBucket = "manifests" // repository@digest -> Link
 	pinsBucket      = "pins"      // reference or digest -> Pin
 	holdersBucket   = "holders"   // digest, repository -> Holder
+	referrersBucket = "referrers" // repository@digest -> Referrers
 )
 
 // batchDelay is how long a change waits for others that share its fsync. It
@@ -119,7 +120,7 @@ func readAll(db *bolt.DB) error {
 }
 
 func makeBuckets(db *bolt.DB) error {
-	names := []string{blobsBucket, tagsBucket, manifestsBucket, pinsBucket, holdersBucket}
+	names := []string{blobsBucket, tagsBucket, manifestsBucket, pinsBucket, holdersBucket, referrersBucket}
 	missing := false
 	err := db.View(func(tx *bolt.Tx) error {
 		for _, name := range names {

@@ -220,7 +220,7 @@ func FuzzIndexRecords(f *testing.F) {
 	f.Fuzz(func(t *testing.T, record []byte) {
 		err := s.index.change(func(tx *bolt.Tx) error {
 			for bucket, key := range map[string]string{
-				tagsBucket: "x", blobsBucket: dgst.String(), pinsBucket: "x", manifestsBucket: Link{Repository: "x", Digest: dgst}.key(),
+				tagsBucket: "x", blobsBucket: dgst.String(), pinsBucket: "x", manifestsBucket: Link{Repository: "x", Digest: dgst}.key(), referrersBucket: Link{Repository: "x", Digest: dgst}.key(),
 			} {
 				if err := tx.Bucket([]byte(bucket)).Put([]byte(key), record); err != nil {
 					return err
@@ -235,7 +235,8 @@ func FuzzIndexRecords(f *testing.F) {
 		_, factsErr := s.Facts(dgst)
 		_, pinErr := s.Pin("x")
 		_, linkErr := s.Link("x", dgst)
-		for _, err := range []error{tagErr, factsErr, pinErr, linkErr} {
+		_, referrersErr := s.Referrers("x", dgst)
+		for _, err := range []error{tagErr, factsErr, pinErr, linkErr, referrersErr} {
 			if err != nil && !errdefs.IsNotFound(err) {
 				t.Errorf("read: %v, want not found at most", err)
 			}

@@ -97,6 +97,9 @@ type Link struct {
 	// Asked is set if a client asked for this digest by name, as for a pod
 	// pinned to it, and not just because another manifest names it.
 	Asked bool `json:"asked,omitempty"`
+	// Companion is set if it came as something that belongs to an image, such
+	// as a signature.
+	Companion bool `json:"companion,omitempty"`
 	// Created is when the manifest was first seen there.
 	Created time.Time `json:"created"`
 }
@@ -119,10 +122,17 @@ func (s *Store) PutLink(l Link) error {
 	return nil
 }
 
-// DeleteLink forgets that a manifest belongs to a repository.
+// DeleteLink forgets that a manifest belongs to a repository, and what refers
+// to it there.
 func (s *Store) DeleteLink(repository string, dgst digest.Digest) error {
 	key := Link{Repository: repository, Digest: dgst}.key()
-	if err := s.index.delete(manifestsBucket, key); err != nil {
+	err := s.index.change(func(tx *bolt.Tx) error {
+		if err := tx.Bucket([]byte(referrersBucket)).Delete([]byte(key)); err != nil {
+			return err
+		}
+		return tx.Bucket([]byte(manifestsBucket)).Delete([]byte(key))
+	})
+	if err != nil {
 		return fmt.Errorf("unlink %s: %w", key, err)
 	}
 	return nil

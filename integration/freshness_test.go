@@ -16,7 +16,7 @@ func TestTagMovedUpstream(t *testing.T) {
 	upstream := remotestest.New(t)
 	old := remotestest.Build(remotestest.ImageSpec{Seed: 70})
 	moved := remotestest.Build(remotestest.ImageSpec{Seed: 71})
-	l := b.larder("[[freshness.tags]]\nmatch = \"*:quick\"\nwindow = \"1ms\"\n" + dockerHub(upstream.URL()))
+	l := b.larder("[[freshness.tags]]\nmatch = \"*:quick\"\nwindow = \"1ms\"\n" + noCompanions + dockerHub(upstream.URL()))
 	slow, quick := manifestURL(l.URL, "library/app", "slow"), manifestURL(l.URL, "library/app", "quick")
 	for tag, url := range map[string]string{"slow": slow, "quick": quick} {
 		upstream.PutImage("library/app", tag, old)

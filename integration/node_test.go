@@ -154,5 +154,8 @@ func eventually(t *testing.T, what string, ok func() bool) {
 // ecrHosts is config that has the built-in rules hold on all ECR registry hosts.
 const ecrHosts = "names.ecr_hosts = [\"*\"]\n"
 
+// noCompanions is config for tests that count what upstream sees.
+const noCompanions = "[companions]\nfetch = false\n"
+
 // dockerHub is config that puts upstream behind docker.io.
 func dockerHub(upstream string) string { return routeFor("docker.io", upstream) }

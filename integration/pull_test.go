@@ -36,7 +36,7 @@ func TestPullOutlivesUpstream(t *testing.T) {
 	if err := remotestest.Push(t.Context(), registry.URL, "library/app", "1", img); err != nil {
 		t.Fatal(err)
 	}
-	l := b.larder(ecrHosts + dockerHub(meter.URL()))
+	l := b.larder(ecrHosts + noCompanions + dockerHub(meter.URL()))
 	certs := b.certs(l)
 	c := b.containerd(certs, false)
 

@@ -185,6 +185,9 @@ func (r *Registry) check(ctx context.Context, ref Reference, sparing bool) (Reso
 	if err := r.Store.PutTag(tag); err != nil {
 		return Resolved{}, err
 	}
+	if subjectOf(ref.Tag) == "" { // else it is a companion itself
+		r.sight(sighting{repo: ref.Repository, digest: target.Digest, at: now})
+	}
 	return Resolved{Descriptor: target, Outcome: outcome}, nil
 }
 

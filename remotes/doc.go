@@ -103,6 +103,25 @@
 // TestFillOfPrivateIsNotShared, TestPullProvesBlobs, TestPolicyDecidesNow,
 // TestTagFromBeforePrivacy, TestLostIndexOpensNothing)
 //
+// What belongs to an image comes along with it, behind the pull: referrers,
+// theirs, and cosign's tags. It is bounded, delays no pull, and is asked for
+// once a window, whatever of it exists. Pull waits for it and never fails for
+// it; Run ends at once. (TestCompanionsComeAlong, TestCompanionsAskOnce,
+// TestCompanionsOfTagsWithoutWindow, TestPullBringsCompanions,
+// TestCompanionsDoNotHinder, TestCompanionBounds, TestManyReferrers,
+// TestQueueIsBounded, TestOfflineFetchesNoCompanions)
+//
+// The list of a stored manifest's referrers has the window of a tag, and is
+// served stale if upstream fails; a refusal is never taken for an empty list.
+// What is new in it comes along. (TestReferrersOfStored,
+// TestReferrersOfDeletedRepository, TestReferrersWithdrawn,
+// TestNoReferrersIsRemembered, TestReferrersOfUnknown, TestReferrersCostOneWait,
+// TestReferrersThatAreNone, TestNewReferrerComesAlong)
+//
+// An image's companions are removed with it and kept by its pin.
+// (TestRemoveTakesCompanions, TestPinKeepsCompanions,
+// TestRemoveStopsAtUnreadableCompanion, TestRemovalEndsFollowing)
+//
 // Nothing that a reference or a pin needs is removed with another reference.
 // (TestRemoveKeepsSharedBlobs, TestPinKeepsImage)
 package remotes

@@ -22,6 +22,7 @@ type manifest struct {
 	mediaType string
 	manifests []ocispec.Descriptor // of an index
 	blobs     []ocispec.Descriptor // config and layers of a manifest
+	subject   digest.Digest        // what it refers to, "" if nothing
 }
 
 // isIndex reports whether the manifest lists other manifests.
@@ -43,6 +44,7 @@ func parseManifest(data []byte, contentType string) (manifest, error) {
 		Config        *ocispec.Descriptor  `json:"config"`
 		Layers        []ocispec.Descriptor `json:"layers"`
 		FSLayers      json.RawMessage      `json:"fsLayers"`
+		Subject       *ocispec.Descriptor  `json:"subject"`
 	}
 	if err := json.Unmarshal(data, &doc); err != nil {
 		return manifest{}, fmt.Errorf("manifest is not JSON: %w: %w", err, errdefs.ErrDataLoss)
@@ -58,6 +60,9 @@ func parseManifest(data []byte, contentType string) (manifest, error) {
 	m := manifest{mediaType: doc.MediaType, manifests: doc.Manifests, blobs: doc.Layers}
 	if doc.Config != nil {
 		m.blobs = append([]ocispec.Descriptor{*doc.Config}, m.blobs...)
+	}
+	if doc.Subject != nil {
+		m.subject = doc.Subject.Digest
 	}
 	if err := m.settleType(contentType, listsManifests); err != nil {
 		return manifest{}, err

@@ -34,6 +34,9 @@ type Image struct {
 	// Window is the tag's as time.Duration writes it, or "unlimited" for one
 	// that is never checked.
 	Window string `json:"window,omitempty"`
+	// Subject is the stored image that this one belongs to, if it is a tag of
+	// cosign's; empty for all others.
+	Subject digest.Digest `json:"subject,omitempty"`
 }
 
 // ImageDetail is an Image with its tree.
@@ -43,6 +46,10 @@ type ImageDetail struct {
 	// none has since the daemon began.
 	AnsweredBy *Answer `json:"answeredBy,omitempty"`
 	Tree       Node    `json:"tree"`
+	// Companions are the artifacts that belong to the image: its referrers,
+	// stored or not, and cosign's tags that are stored. They are not in Size
+	// and Missing.
+	Companions []Companion `json:"companions,omitempty"`
 }
 
 // Images returns all stored images: every tag, and every digest that was
@@ -58,7 +65,7 @@ func (r *Registry) Images(ctx context.Context) ([]Image, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		d, err := r.Image(ref)
+		d, _, err := r.imageTree(ref)
 		if errdefs.IsNotFound(err) {
 			if pin, err := r.Store.Pin(ref.name()); err == nil {
 				all = append(all, Image{Name: ref.name(), State: "absent", Pin: &pin, Created: pin.Created, Platforms: []string{}})
@@ -114,7 +121,7 @@ func (r *Registry) storedReferences() ([]Reference, error) {
 
 // Image returns one stored image with its tree, or errdefs.ErrNotFound.
 func (r *Registry) Image(ref Reference) (ImageDetail, error) {
-	img, _, err := r.imageTree(ref)
+	img, _, err := r.wholeImage(ref)
 	if err != nil {
 		return ImageDetail{}, err
 	}
@@ -122,7 +129,16 @@ func (r *Registry) Image(ref Reference) (ImageDetail, error) {
 	return img, nil
 }
 
-// imageTree is Image. unread is why a part of the tree is not known.
+// wholeImage is Image. unread is why a part of what hangs on it is not known.
+func (r *Registry) wholeImage(ref Reference) (detail ImageDetail, unread, err error) {
+	detail, unread, err = r.imageTree(ref)
+	if err == nil {
+		detail.Companions = r.companions(ref.Repository, detail.Tree, &unread)
+	}
+	return detail, unread, err
+}
+
+// imageTree is an image with its tree, and without its companions.
 func (r *Registry) imageTree(ref Reference) (detail ImageDetail, unread, err error) {
 	img := Image{Name: ref.name()}
 	err = r.describeImage(ref, &img)
@@ -164,6 +180,9 @@ func (r *Registry) describeImage(ref Reference, img *Image) error {
 	img.Window = fresh.WindowOf(tag.Name).String()
 	if policy.settles(ref.Tag) {
 		img.Window = "unlimited"
+	}
+	if subject := subjectOf(ref.Tag); subject != "" && r.isLinked(ref.Repository, subject) {
+		img.Subject = subject
 	}
 	if img.State = "stale"; policy.settles(ref.Tag) || fresh.IsFresh(tag, time.Now()) {
 		img.State = "fresh"

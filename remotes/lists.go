@@ -5,8 +5,6 @@ import (
 	"slices"
 
 	"github.com/larder-project/larder/remotes/upstream"
-	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // TagList is one page of a repository's tags.
@@ -76,18 +74,4 @@ func (r *Registry) storedTags(repo Repository) ([]string, error) {
 	}
 	slices.Sort(tags)
 	return tags, nil
-}
-
-// Referrers lists the manifests that name dgst as their subject, of one
-// artifact type or of any (""), as upstream knows them.
-func (r *Registry) Referrers(ctx context.Context, repo Repository, dgst digest.Digest, artifactType string) ([]ocispec.Descriptor, error) {
-	if err := r.Policies.Permit(repo); err != nil {
-		return nil, err
-	}
-	var descs []ocispec.Descriptor
-	err := r.eachUpstream(ctx, repo, func(c *upstream.Client) (err error) {
-		descs, err = c.Referrers(ctx, repo.Path, dgst, artifactType)
-		return err
-	})
-	return descs, err
 }

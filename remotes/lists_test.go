@@ -73,19 +73,23 @@ func TestListErrors(t *testing.T) {
 	}
 }
 
-func TestReferrers(t *testing.T) {
+// TestStoredTagsAreTheRepositorys: the list without upstream has what is stored
+// of this repository, cosign's tags included, and of no other.
+func TestStoredTagsAreTheRepositorys(t *testing.T) {
 	t.Parallel()
-	img := build(1)
-	b, up := one(t, img)
-	sig := up.PutReferrer("library/app", img.Root, "application/vnd.example.signature")
-	up.PutReferrer("library/app", img.Root, "application/vnd.example.sbom")
-	for artifactType, want := range map[string]int{"": 2, "application/vnd.example.signature": 1, "application/vnd.example.none": 0} {
-		got, err := b.Referrers(soon(t), appRepo(), img.Root.Digest, artifactType)
-		if err != nil || len(got) != want {
-			t.Errorf("%q: got %v, %v, want %d", artifactType, got, err, want)
+	up := remotestest.New(t)
+	c := putCompanion(up, 1)
+	up.PutImage("library/app-more", "other", c.img)
+	b := newBench(t, []*remotestest.Registry{up}, withCompanions)
+	other := Reference{Repository: Repository{Host: DockerHub, Path: "library/app-more"}, Tag: "other"}
+	for _, ref := range []Reference{other, app(t, "1")} {
+		if _, err := b.Pull(soon(t), ref, PullOptions{}); err != nil {
+			t.Fatal(err)
 		}
-		if want == 1 && got[0].Digest != sig.Digest {
-			t.Errorf("%q: got %s, want %s", artifactType, got[0].Digest, sig.Digest)
-		}
+	}
+	up.Stop()
+	want := []string{"1", remotestest.SignatureTag(c.img.Root.Digest, ".att"), remotestest.SignatureTag(c.img.Root.Digest, ".sig")}
+	if got, err := b.Tags(soon(t), appRepo(), 0, ""); err != nil || !slices.Equal(got.Tags, want) || got.Outcome != Stale {
+		t.Errorf("got %+v, %v, want %v", got, err, want)
 	}
 }

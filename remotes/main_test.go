@@ -53,6 +53,7 @@ type setup struct {
 	names     Names
 	hosts     []string // that have the same upstreams as docker.io
 	policies  Policies
+	companion Companions
 	log       io.Writer
 }
 
@@ -118,7 +119,8 @@ func newBench(t *testing.T, ups []*remotestest.Registry, change ...func(*setup))
 	}
 	return &bench{
 		Registry: NewRegistry(Config{
-			Store: store, Pool: pool, Names: s.names, Routes: routes, Freshness: s.freshness, Policies: s.policies, Logger: logger,
+			Store: store, Pool: pool, Names: s.names, Routes: routes, Freshness: s.freshness, Policies: s.policies,
+			Companions: s.companion, Logger: logger,
 		}),
 		t: t, root: s.root,
 	}

@@ -92,7 +92,11 @@ func (r *Registry) ensureManifest(ctx context.Context, ref Reference, asked bool
 	var err error
 	res.Descriptor, err = r.ownManifest(ctx, ref.Repository, ref.Digest)
 	if errdefs.IsNotFound(err) {
+		began := time.Now()
 		res, err = r.bringManifest(ctx, Reference{Repository: ref.Repository, Digest: ref.Digest})
+		if err == nil && res.Outcome == Miss {
+			r.sight(sighting{repo: ref.Repository, digest: ref.Digest, at: began})
+		}
 	}
 	if err != nil {
 		return Resolved{}, err
@@ -100,7 +104,7 @@ func (r *Registry) ensureManifest(ctx context.Context, ref Reference, asked bool
 	r.holds.note(ref.Digest)
 	if asked {
 		// Book-keeping: a disk that takes no writes must not cost the answer.
-		if err := r.noteAsked(ref.Repository, ref.Digest); err != nil {
+		if err := r.noteWanted(ref.Repository, ref.Digest); err != nil {
 			r.Logger.WarnContext(ctx, "digest not noted as asked for", "ref", ref.String(), "err", err)
 		}
 	}
@@ -122,6 +126,16 @@ func (r *Registry) ownManifest(ctx context.Context, repo Repository, dgst digest
 		return ocispec.Descriptor{}, err
 	}
 	return desc, nil
+}
+
+// noteWanted is noteAsked for a client that may be no person: who verifies a
+// signature asks for it by digest, and does not want it listed.
+func (r *Registry) noteWanted(repo Repository, dgst digest.Digest) error {
+	link, err := r.Store.Link(repo.String(), dgst)
+	if err == nil && link.Companion {
+		return nil
+	}
+	return r.noteAsked(repo, dgst)
 }
 
 // noteAsked marks a manifest as wanted by its digest. A manifest that this

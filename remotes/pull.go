@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/errdefs"
@@ -45,6 +46,12 @@ type PullResult struct {
 	// size of all of them, Fetched of those that came from upstream now.
 	Manifests, Blobs int
 	Bytes, Fetched   int64
+	// Companions counts the artifacts that are stored with the image. They are
+	// not in the figures above.
+	Companions int
+	// Unaccompanied is why some companions could not be fetched, nil if nothing
+	// failed. The image is whole without them.
+	Unaccompanied error
 }
 
 // Pull brings a whole image into the store: manifests, configs and layers of
@@ -97,7 +104,32 @@ func (r *Registry) Pull(ctx context.Context, ref Reference, opts PullOptions) (P
 			result.Fetched += p.Size
 		}
 	}
-	return result, nil
+	return result, r.pullCompanions(ctx, ref, &result, opts.Report)
+}
+
+// pullCompanions brings what belongs to a pulled image. Only the end of the
+// pull is an error.
+func (r *Registry) pullCompanions(ctx context.Context, ref Reference, result *PullResult, report func(BlobProgress)) error {
+	s := sighting{repo: ref.Repository, digest: result.Descriptor.Digest, at: time.Now()}
+	if r.Companions.Fetch && r.mayFollow(s.repo) {
+		// Damaged ones are brought anew although that was done lately.
+		_, unread, _ := r.wholeImage(ref)
+		s.force = unread != nil
+		result.Unaccompanied = r.follow(ctx, s, report)
+	}
+	if ctx.Err() != nil {
+		return fmt.Errorf("pull %s: %w", ref, context.Cause(ctx))
+	}
+	img, err := r.Image(ref)
+	if err != nil {
+		return nil //nolint:nilerr // it was removed meanwhile, and was whole before
+	}
+	for _, c := range img.Companions {
+		if c.Tree.Stored {
+			result.Companions++
+		}
+	}
+	return nil
 }
 
 // manifestWalk brings the manifests of an image, from the root down, and

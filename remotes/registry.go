@@ -45,6 +45,8 @@ type Config struct {
 	Policies Policies
 	// Access is for private repositories. Zero means DefaultAccess.
 	Access Access
+	// Companions say what comes along with an image; zero: nothing.
+	Companions Companions
 	// Logger gets what no client hears of, such as a stale answer's reason.
 	Logger *slog.Logger
 }
@@ -56,6 +58,7 @@ type Registry struct {
 
 	checks    singleflight.Group // tag checks, by reference
 	manifests singleflight.Group // manifests on their way, by repository and digest
+	lists     singleflight.Group // lists of referrers being asked for, by repository and digest
 	negatives negatives          // refusals of what is not stored, by reference
 	senders   senders            // who sent bytes of blobs that are not stored
 	reads     singleflight.Group // manifests being read from the store, by digest
@@ -64,6 +67,7 @@ type Registry struct {
 	grants    *grants            // who was admitted to private repositories
 	proofs    singleflight.Group // that a repository has a blob, by both
 	sources   *sources           // who answered
+	backlog   *backlog           // images whose companions are to be fetched
 
 	mu      sync.Mutex
 	overdue map[string]int // checks that outlasted Patience, by registry host
@@ -74,7 +78,7 @@ func NewRegistry(c Config) *Registry {
 	c.Policies = c.Policies.over(c.Freshness)
 	return &Registry{
 		Config: c, sources: newSources(), negatives: newNegatives(), senders: newSenders(), described: newDescribed(),
-		holds: newHolds(), grants: newGrants(c.Access), overdue: map[string]int{},
+		holds: newHolds(), grants: newGrants(c.Access), backlog: newBacklog(), overdue: map[string]int{},
 	}
 }
 
@@ -123,7 +127,12 @@ func (r *Registry) Refresh(ctx context.Context, ref Reference) (Resolved, error)
 	if err := r.Policies.Permit(ref.Repository); err != nil {
 		return Resolved{}, err
 	}
-	return r.resolveTag(ctx, ref, true)
+	began := time.Now()
+	res, err := r.resolveTag(ctx, ref, true)
+	if err == nil && subjectOf(ref.Tag) == "" {
+		r.sight(sighting{repo: ref.Repository, digest: res.Descriptor.Digest, at: began, force: true})
+	}
+	return res, err
 }
 
 // eachUpstream tries the upstreams of a registry host in their order until one
@@ -191,10 +200,16 @@ func (r *Registry) markOverdue(host string) (done func()) {
 
 // patience is how long a pull with a stored image waits for a check now.
 func (r *Registry) patience(host string) time.Duration {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.overdue[host] > 0 {
+	if r.isOverdue(host) {
 		return 0
 	}
 	return r.Freshness.Patience
+}
+
+// isOverdue reports whether somebody stopped waiting for a check that still
+// runs.
+func (r *Registry) isOverdue(host string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.overdue[host] > 0
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	"github.com/containerd/errdefs"
-	"github.com/larder-project/larder/cache"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -16,8 +15,8 @@ type Removed struct {
 	Bytes int64 `json:"bytes"`
 }
 
-// Remove forgets a reference and deletes what no other reference needs. A
-// pinned one is errdefs.ErrFailedPrecondition.
+// Remove forgets a reference with its companions, and deletes what no other
+// reference needs. A pinned one is errdefs.ErrFailedPrecondition.
 func (r *Registry) Remove(ctx context.Context, ref Reference) (Removed, error) {
 	defer r.holds.begin()()
 	img, err := r.Image(ref)
@@ -32,50 +31,85 @@ func (r *Registry) Remove(ctx context.Context, ref Reference) (Removed, error) {
 	} else {
 		// The manifest may still be a tag's: then it goes on belonging to
 		// the repository.
-		err = r.Store.PutLink(cache.Link{Repository: ref.Repository.String(), Digest: ref.Digest, Created: img.Created})
+		err = r.forgetAsked(ref)
 	}
 	if err != nil {
 		return Removed{}, err
 	}
-	kept, err := r.reachable(ctx)
+	reached, err := r.reachable(ctx, r.companionTags(ref.Repository, img))
 	if err != nil {
 		return Removed{}, err
 	}
 	var removed Removed
-	return removed, r.removeTree(ctx, ref.Repository, img.Tree, kept, &removed)
+	trees, errs := r.forgetCompanions(ref.Repository, img, reached)
+	for _, tree := range append(trees, img.Tree) {
+		errs = append(errs, r.removeTree(ctx, ref.Repository, tree, reached.digests, &removed))
+	}
+	return removed, errors.Join(errs...)
 }
 
-// reachable is the set of digests that hang on stored references.
-func (r *Registry) reachable(ctx context.Context) (map[digest.Digest]bool, error) {
+// forgetAsked has a digest no longer listed.
+func (r *Registry) forgetAsked(ref Reference) error {
+	link, err := r.Store.Link(ref.Repository.String(), ref.Digest)
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	link.Asked = false
+	return r.Store.PutLink(link)
+}
+
+// reach is what hangs on stored references.
+type reach struct {
+	digests map[digest.Digest]bool
+	of      map[string]bool // the same by repository@digest: companions are a repository's
+}
+
+func (rc reach) has(repo Repository, dgst digest.Digest) bool {
+	return rc.of[repo.String()+"@"+dgst.String()]
+}
+
+func (rc reach) mark(repo Repository, n Node) {
+	rc.digests[n.Digest] = true
+	rc.of[repo.String()+"@"+n.Digest.String()] = true
+	for _, c := range n.Children {
+		rc.mark(repo, c)
+	}
+}
+
+// reachable finds what hangs on stored references, companions included. The
+// names in except count only as companions of something else.
+func (r *Registry) reachable(ctx context.Context, except map[string]bool) (reach, error) {
 	refs, err := r.storedReferences()
 	if err != nil {
-		return nil, err
+		return reach{}, err
 	}
-	kept := map[digest.Digest]bool{}
+	reached := reach{digests: map[digest.Digest]bool{}, of: map[string]bool{}}
 	for _, ref := range refs {
 		if err := ctx.Err(); err != nil {
-			return nil, err
+			return reach{}, err
 		}
-		img, unread, err := r.imageTree(ref)
+		if except[ref.name()] {
+			continue
+		}
+		img, unread, err := r.wholeImage(ref)
 		if errdefs.IsNotFound(err) {
 			continue
 		}
 		if err != nil {
-			return nil, err
+			return reach{}, err
 		}
 		if unread != nil {
-			return nil, fmt.Errorf("nothing is deleted, since what %s needs cannot be told; larder pull %s may mend it: %w", img.Name, img.Name, unread)
+			return reach{}, fmt.Errorf("nothing is deleted, since what %s needs cannot be told; larder pull %s may mend it: %w", img.Name, img.Name, unread)
 		}
-		markTree(img.Tree, kept)
+		reached.mark(ref.Repository, img.Tree)
+		for _, c := range img.Companions {
+			reached.mark(ref.Repository, c.Tree)
+		}
 	}
-	return kept, nil
-}
-
-func markTree(n Node, kept map[digest.Digest]bool) {
-	kept[n.Digest] = true
-	for _, c := range n.Children {
-		markTree(c, kept)
-	}
+	return reached, nil
 }
 
 func (r *Registry) removeTree(ctx context.Context, repo Repository, n Node, kept map[digest.Digest]bool, removed *Removed) error {

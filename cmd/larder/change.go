@@ -46,7 +46,8 @@ func newRemoveCommand(o *options) *cobra.Command {
 		Use:     "rm REF…",
 		Aliases: []string{"remove"},
 		Short:   "Remove images and the blobs that no other image needs",
-		Long:    "Removes each image from the store. One that is pinned is refused: unpin it first.",
+		Long: `Removes each image from the store, with its signatures and other companions. One
+that is pinned is refused: unpin it first.`,
 		Example: `  larder rm docker.io/library/nginx:1.28`,
 	}, func(ctx context.Context, c *admin.Client, ref string) (any, string, error) {
 		res, err := c.Remove(ctx, ref)

@@ -45,8 +45,9 @@ type testDaemon struct {
 	stop     func() int // ends the daemon and returns its exit code
 }
 
-// startDaemon runs the daemon on a registry that stands behind docker.io.
-func startDaemon(t *testing.T) *testDaemon {
+// startDaemon runs the daemon on a registry that stands behind docker.io. more
+// is added to its configuration.
+func startDaemon(t *testing.T, more ...string) *testDaemon {
 	t.Helper()
 	registry := remotestest.New(t)
 	dir, err := os.MkdirTemp("", "larder") // short: a unix socket's path is bounded
@@ -65,7 +66,7 @@ address = %q
 [[routes]]
 registry = "docker.io"
 upstreams = [%q]
-`, filepath.Join(dir, "store"), filepath.Join(dir, "admin.sock"), registry.URL())
+`, filepath.Join(dir, "store"), filepath.Join(dir, "admin.sock"), registry.URL()) + strings.Join(more, "")
 	if err := os.WriteFile(d.config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -168,6 +169,53 @@ func TestImageLife(t *testing.T) {
 	}
 	if out := d.mustLarder(t, "ls", "-q"); out != "" {
 		t.Errorf("ls after rm prints %q", out)
+	}
+}
+
+// TestCompanions shows what belongs to an image, hides it in the list, and warns
+// of what did not come.
+func TestCompanions(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t)
+	root := d.registry.PutImage("library/app", "1", remotestest.Build(remotestest.ImageSpec{Seed: 3}))
+	d.registry.PutReferrer("library/app", root, "application/spdx+json\x1b[2J", []byte("packages"))
+	lost := d.registry.PutReferrer("library/app", root, "application/vnd.example.sig", []byte("signed"))
+	d.registry.PutSignature("library/app", root.Digest, ".sig", []byte("cosign"))
+	remove := d.registry.Fault(remotestest.Digest(lost.Digest), remotestest.Error(500, "UNKNOWN", "x"))
+	code, out, stderr := d.larder(t, "pull", "app:1")
+	if code != 0 || !strings.Contains(out, ", 2 companions\n") || !strings.Contains(stderr, "some of its companions were not fetched") || !strings.Contains(stderr, lost.Digest.String()) {
+		t.Errorf("pull: exit %d\n%s\n%s", code, out, stderr)
+	}
+	text := d.mustLarder(t, "show", "app:1")
+	for _, want := range []string{"referrers   2: application/spdx+json[2J, application/vnd.example.sig (1 not stored)\n", "cosign      sha256-" + root.Digest.Encoded() + ".sig\n"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("show prints\n%s\nwant %q", text, want)
+		}
+	}
+	remove()
+	res := decodeJSON[admin.PullResult](t, d.mustLarder(t, "pull", "--json", "app:1"))
+	if res.Companions != 3 || res.Warning != "" {
+		t.Errorf("pull again: %+v", res)
+	}
+	detail := decodeJSON[remotes.ImageDetail](t, d.mustLarder(t, "show", "--json", "app:1"))
+	if len(detail.Companions) != 3 || detail.Companions[0].Subject != root.Digest || !detail.Companions[1].Tree.Stored {
+		t.Errorf("show --json: %+v", detail.Companions)
+	}
+	if out := d.mustLarder(t, "ls", "-q"); out != "docker.io/library/app:1\n" {
+		t.Errorf("ls prints %q", out)
+	}
+	sig := "docker.io/library/app:sha256-" + root.Digest.Encoded() + ".sig"
+	if out := d.mustLarder(t, "ls", "-qa"); !strings.Contains(out, sig) {
+		t.Errorf("ls -a prints %q", out)
+	}
+	d.mustLarder(t, "pin", sig)
+	if out := d.mustLarder(t, "ls", "-q"); !strings.Contains(out, sig) {
+		t.Errorf("ls hides what is pinned: %q", out)
+	}
+	d.mustLarder(t, "unpin", sig)
+	d.mustLarder(t, "rm", "app:1")
+	if out := d.mustLarder(t, "ls", "-qa"); out != "" {
+		t.Errorf("ls -a after rm prints %q", out)
 	}
 }
 
@@ -320,6 +368,9 @@ func TestDefaultsAgree(t *testing.T) {
 	}
 	if diff := cmp.Diff(remotes.DefaultAccess(), accessOf(cfg.Private)); diff != "" {
 		t.Errorf("access (-remotes +config):\n%s", diff)
+	}
+	if diff := cmp.Diff(remotes.DefaultCompanions(), companionsOf(cfg.Companions)); diff != "" {
+		t.Errorf("companions (-package +configuration):\n%s", diff)
 	}
 	if diff := cmp.Diff(cache.DefaultFillPolicy(), fillPolicyOf(cfg.Fill)); diff != "" {
 		t.Errorf("fill (-package +configuration):\n%s", diff)

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -15,7 +16,7 @@ import (
 )
 
 func newListCommand(o *options) *cobra.Command {
-	var asJSON, quiet bool
+	var asJSON, quiet, all bool
 	cmd := &cobra.Command{
 		Use:     "ls",
 		Aliases: []string{"list"},
@@ -23,7 +24,10 @@ func newListCommand(o *options) *cobra.Command {
 		Long: `Lists tags, and digests that were asked for by name. STATE is fresh inside the
 tag's window, stale outside it, digest for what cannot change, and absent for what
 is pinned but not stored. A size that says "partial" has no platform whole yet; an
-image that was pulled for one platform of several lists that one.`,
+image that was pulled for one platform of several lists that one.
+
+Cosign's tags of stored images (sha256-….sig and so on) are listed with --all only;
+larder show lists them with their image.`,
 		Example: `  larder ls
   larder ls --json | jq '.[].name'`,
 		Args: cobra.NoArgs,
@@ -35,6 +39,9 @@ image that was pulled for one platform of several lists that one.`,
 			images, err := client.Images(cmd.Context())
 			if err != nil {
 				return err
+			}
+			if !all {
+				images = slices.DeleteFunc(images, isCompanion)
 			}
 			switch {
 			case asJSON:
@@ -49,9 +56,14 @@ image that was pulled for one platform of several lists that one.`,
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.Flags().BoolVarP(&all, "all", "a", false, "list cosign's tags of stored images, too")
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "print references only")
 	return cmd
 }
+
+// isCompanion reports whether an image is but a part of another one. What a
+// person has pinned is not.
+func isCompanion(img remotes.Image) bool { return img.Subject != "" && img.Pin == nil }
 
 func printImages(w io.Writer, images []remotes.Image) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)

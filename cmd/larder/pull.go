@@ -22,7 +22,10 @@ func newPullCommand(o *options) *cobra.Command {
 		Short: "Bring images into the store before they are needed",
 		Long: `Brings each image with all its layers into the store of the running daemon.
 What is stored already is not fetched again. When it is interrupted, the daemon
-finishes the blobs it has begun; a later pull brings the rest.`,
+finishes the blobs it has begun; a later pull brings the rest.
+
+Companions (signatures, attestations, SBOMs) come along if companions.fetch is
+set; that one could not be fetched is a warning.`,
 		Example: `  larder pull docker.io/library/nginx:1.29
   larder pull nginx registry.k8s.io/pause:3.10
   larder pull --platform linux/amd64,linux/arm64 ghcr.io/acme/app:v1
@@ -56,11 +59,18 @@ func (o *options) pull(ctx context.Context, client *admin.Client, req admin.Pull
 	if err != nil {
 		return err
 	}
+	if res.Warning != "" {
+		fmt.Fprintf(o.stderr, "larder: %s is whole, but some of its companions were not fetched: %s\n", res.Ref, res.Warning)
+	}
 	if asJSON {
 		return o.printJSON(res)
 	}
-	_, err = fmt.Fprintf(o.stdout, "%s\n  %s: %s in %d blobs, %s fetched\n",
-		res.Ref, res.Digest, humanize.IBytes(uint64(res.Bytes)), res.Manifests+res.Blobs, humanize.IBytes(uint64(res.Fetched)))
+	companions := ""
+	if res.Companions > 0 {
+		companions = fmt.Sprintf(", %d companions", res.Companions)
+	}
+	_, err = fmt.Fprintf(o.stdout, "%s\n  %s: %s in %d blobs, %s fetched%s\n",
+		res.Ref, res.Digest, humanize.IBytes(uint64(res.Bytes)), res.Manifests+res.Blobs, humanize.IBytes(uint64(res.Fetched)), companions)
 	return err
 }
 

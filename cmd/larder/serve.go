@@ -89,6 +89,7 @@ func (o *options) serve(ctx context.Context, cfg *config.Config) (err error) {
 		return err
 	}
 	defer registry.Pool.Close()
+	defer behind(ctx, registry.Run)()
 	url := "http://" + mirrorListener.Addr().String()
 	servers := []server{
 		{newMirrorServer(registry, cfg, secret, logger), mirrorListener},

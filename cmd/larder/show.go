@@ -3,8 +3,10 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/containerd/platforms"
 	"github.com/dustin/go-humanize"
@@ -63,10 +65,66 @@ func printImage(w io.Writer, img remotes.ImageDetail) error {
 		}
 	}
 	row("pinned", pinnedOf(img.Image))
+	if s := referrersOf(img.Companions); s != "" {
+		row("referrers", s)
+	}
+	if s := signaturesOf(img.Companions); s != "" {
+		row("cosign", s)
+	}
 	b.WriteString("\n")
 	printTree(&b, img.Tree, "")
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// referrersOf counts referrers and names their types, "" if there are none.
+func referrersOf(companions []remotes.Companion) string {
+	var types []string
+	n, missing := 0, 0
+	for _, c := range companions {
+		if c.Tag != "" {
+			continue
+		}
+		n++
+		if !c.Tree.Stored {
+			missing++
+		}
+		if t := orDash(printable(c.Tree.ArtifactType)); !slices.Contains(types, t) {
+			types = append(types, t)
+		}
+	}
+	if n == 0 {
+		return ""
+	}
+	slices.Sort(types)
+	text := fmt.Sprintf("%d: %s", n, strings.Join(types, ", "))
+	if missing > 0 {
+		text += fmt.Sprintf(" (%d not stored)", missing)
+	}
+	return text
+}
+
+// printable makes upstream's words fit for a terminal: no control characters,
+// and not too many.
+func printable(s string) string {
+	const most = 100
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return -1
+		}
+		return r
+	}, strings.ToValidUTF8(s[:min(len(s), most)], ""))
+}
+
+// signaturesOf names cosign's tags, "" if there are none.
+func signaturesOf(companions []remotes.Companion) string {
+	var tags []string
+	for _, c := range companions {
+		if c.Tag != "" {
+			tags = append(tags, c.Tag)
+		}
+	}
+	return strings.Join(tags, ", ")
 }
 
 // nextCheck says when a tag is checked again: not before a pull asks for it.

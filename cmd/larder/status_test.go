@@ -28,7 +28,7 @@ import (
 // after.
 func TestStatus(t *testing.T) {
 	t.Parallel()
-	d := startDaemon(t)
+	d := startDaemon(t, "[companions]\nfetch = false\n") // they would be answers, too
 	out := d.mustLarder(t, "status")
 	for _, want := range []string{fmt.Sprintf("larder %s, process %d, up ", version, os.Getpid()), "mirror " + d.mirror, "store /", "no upstream was asked yet"} {
 		if !strings.Contains(out, want) {

@@ -58,7 +58,7 @@ func newRegistry(cfg *config.Config, store *cache.Store, mirror net.Addr, logger
 	}
 	return remotes.NewRegistry(remotes.Config{
 		Store: store, Pool: pool, Names: names, Routes: routes, Freshness: fresh, Policies: policies,
-		Access: accessOf(cfg.Private), Logger: logger,
+		Access: accessOf(cfg.Private), Companions: companionsOf(cfg.Companions), Logger: logger,
 	}), nil
 }
 

@@ -21,6 +21,10 @@
 // still arriving, too; of several ranges at once the whole is sent.
 // (TestHeadIsGetWithoutBody, TestRangeOfHit, TestRangeOfRunningFill)
 //
+// A list of referrers is an index, and never 404; the filter by artifact type
+// holds wherever it came from. (TestReferrersAreNeverNotFound,
+// TestReferrersOfStoredImage)
+//
 // A fill goes on when its client leaves. (TestFillOutlivesClient)
 //
 // Who wants anything of a private repository shows a pull secret, by the Basic

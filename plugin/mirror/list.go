@@ -53,22 +53,25 @@ func (s *Server) serveReferrers(ctx context.Context, w http.ResponseWriter, r *h
 	if err != nil {
 		return invalid("DIGEST_INVALID", fmt.Errorf("digest %.100q: %w", req.object, err))
 	}
-	descs, err := s.registry.Referrers(ctx, repo, dgst, req.artifactType)
+	list, err := s.registry.Referrers(ctx, repo, dgst, req.artifactType)
 	if errdefs.IsNotFound(err) {
-		descs, err = nil, nil // the specification: an empty list, never 404
+		list, err = remotes.ReferrerList{Outcome: remotes.Miss}, nil // the specification: an empty list, never 404
 	}
 	if err != nil {
 		return err
 	}
-	if descs == nil {
-		descs = []ocispec.Descriptor{}
+	if list.Manifests == nil {
+		list.Manifests = []ocispec.Descriptor{}
+	}
+	if list.Problem != nil {
+		s.options.Logger.WarnContext(ctx, "serving stale referrers", "repository", repo.String(), "digest", dgst, "err", list.Problem)
 	}
 	if req.artifactType != "" {
 		w.Header().Set("OCI-Filters-Applied", "artifactType")
 	}
-	w.Header().Set(CacheHeader, string(remotes.Miss))
+	w.Header().Set(CacheHeader, string(list.Outcome))
 	return writeJSON(w, r, ocispec.MediaTypeImageIndex, ocispec.Index{
-		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: descs,
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: list.Manifests,
 	})
 }
 

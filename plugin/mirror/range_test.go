@@ -15,7 +15,6 @@ import (
 	"github.com/larder-project/larder/remotes"
 	"github.com/larder-project/larder/remotes/remotestest"
 	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // noise is n bytes that do not repeat.
@@ -199,8 +198,8 @@ func (s stored) Tags(context.Context, remotes.Repository, int, string) (remotes.
 	return remotes.TagList{}, context.Canceled
 }
 
-func (s stored) Referrers(context.Context, remotes.Repository, digest.Digest, string) ([]ocispec.Descriptor, error) {
-	return nil, context.Canceled
+func (s stored) Referrers(context.Context, remotes.Repository, digest.Digest, string) (remotes.ReferrerList, error) {
+	return remotes.ReferrerList{}, context.Canceled
 }
 
 // FuzzRange: whatever Range says, the answer is the whole, the part that

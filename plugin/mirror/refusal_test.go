@@ -1,12 +1,14 @@
 package mirror
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/larder-project/larder/cache"
 	"github.com/larder-project/larder/remotes"
 	"github.com/larder-project/larder/remotes/remotestest"
 	"github.com/opencontainers/go-digest"
@@ -105,6 +107,47 @@ func TestReferrersAreNeverNotFound(t *testing.T) {
 		if !strings.Contains(string(a.body), `"manifests":[]`) || a.header.Get("OCI-Filters-Applied") != "artifactType" || a.header.Get("Content-Type") != ocispec.MediaTypeImageIndex {
 			t.Errorf("%s: got %v %s", name, a.header, a.body)
 		}
+	}
+}
+
+// TestReferrersOfStoredImage: the header says where a list came from, and the
+// filter holds for stored lists, too.
+func TestReferrersOfStoredImage(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	img := remotestest.Build(remotestest.ImageSpec{})
+	b.up.PutImage("library/app", "1", img)
+	b.up.PutReferrer("library/app", img.Root, "application/sbom")
+	b.up.PutReferrer("library/app", img.Root, "application/signature")
+	b.get(manifestPath("1"))
+	path := "/v2/library/app/referrers/" + img.Root.Digest.String() + hub
+	check := func(query, outcome string, want int) {
+		t.Helper()
+		for _, method := range []string{http.MethodGet, http.MethodHead} {
+			a := b.ask(method, path+query)
+			var index ocispec.Index
+			if method == http.MethodGet && (json.Unmarshal(a.body, &index) != nil || len(index.Manifests) != want || index.MediaType != ocispec.MediaTypeImageIndex) {
+				t.Errorf("%q: got %s, want %d", query, a.body, want)
+			}
+			if a.status != http.StatusOK || a.header.Get("OCI-Filters-Applied") != strings.TrimPrefix(strings.Split(query, "=")[0], "&") {
+				t.Errorf("%s %q: got %d %v", method, query, a.status, a.header)
+			}
+			if got := a.header.Get(CacheHeader); got != outcome && outcome != "miss" {
+				t.Errorf("%s %q: %s %s, want %s", method, query, CacheHeader, got, outcome)
+			}
+		}
+	}
+	check("", "miss", 2)
+	check("&artifactType=application/signature", "hit", 1)
+	check("&artifactType=a/b", "hit", 0)
+	b.up.Stop()
+	err := b.store.ChangeReferrers("docker.io/library/app", img.Root.Digest, func(rf *cache.Referrers) { rf.Validated = rf.Validated.Add(-25 * time.Hour) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	check("&artifactType=application/signature", "stale", 1)
+	if !strings.Contains(b.log.String(), "serving stale referrers") {
+		t.Error("the log does not tell why")
 	}
 }
 

@@ -13,7 +13,6 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/larder-project/larder/remotes"
 	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // Headers of larder's own.
@@ -32,7 +31,7 @@ type Registry interface {
 	Manifest(ctx context.Context, ref remotes.Reference) (remotes.Manifest, error)
 	Blob(arrive, reader context.Context, repo remotes.Repository, dgst digest.Digest) (*remotes.Blob, error)
 	Tags(ctx context.Context, repo remotes.Repository, n int, last string) (remotes.TagList, error)
-	Referrers(ctx context.Context, repo remotes.Repository, dgst digest.Digest, artifactType string) ([]ocispec.Descriptor, error)
+	Referrers(ctx context.Context, repo remotes.Repository, dgst digest.Digest, artifactType string) (remotes.ReferrerList, error)
 }
 
 var _ Registry = (*remotes.Registry)(nil)

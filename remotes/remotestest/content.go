@@ -73,22 +73,61 @@ func (r *Registry) PutImage(repo, tag string, img Image) ocispec.Descriptor {
 }
 
 // PutReferrer stores an artifact manifest of artifactType whose subject is the
-// given descriptor, with the empty config and one empty layer. It is listed
-// under /referrers/ of the subject, which need not exist.
-func (r *Registry) PutReferrer(repo string, subject ocispec.Descriptor, artifactType string) ocispec.Descriptor {
+// given descriptor, with the empty config and the layers, or one empty layer.
+// It is listed under /referrers/ of the subject, which need not exist, or under
+// the subject's tag: see WithoutReferrers.
+func (r *Registry) PutReferrer(repo string, subject ocispec.Descriptor, artifactType string, layers ...[]byte) ocispec.Descriptor {
 	empty := ocispec.DescriptorEmptyJSON
 	r.PutBlob(repo, empty.Data)
 	empty.Data = nil
-	return r.PutManifest(repo, "", ocispec.MediaTypeImageManifest, encode(ocispec.Manifest{
+	var descs []ocispec.Descriptor
+	for _, data := range layers {
+		descs = append(descs, r.PutBlob(repo, data))
+	}
+	if len(descs) == 0 {
+		descs = []ocispec.Descriptor{empty}
+	}
+	desc := r.PutManifest(repo, "", ocispec.MediaTypeImageManifest, encode(ocispec.Manifest{
 		Versioned:    specs.Versioned{SchemaVersion: 2},
 		MediaType:    ocispec.MediaTypeImageManifest,
 		ArtifactType: artifactType,
 		Config:       empty,
-		Layers:       []ocispec.Descriptor{empty},
+		Layers:       descs,
 		Subject: &ocispec.Descriptor{
 			MediaType: subject.MediaType, Digest: subject.Digest, Size: subject.Size,
 		},
 	}))
+	if r.set.noReferrers {
+		tag := subject.Digest.Algorithm().String() + "-" + subject.Digest.Encoded()
+		r.PutManifest(repo, tag, ocispec.MediaTypeImageIndex, referrersIndex(r.referrers(repo, subject.Digest, "")))
+	}
+	return desc
+}
+
+// PutSignature stores a manifest with one layer as cosign does: under a tag
+// made of the subject's digest and a suffix, as in ".sig".
+func (r *Registry) PutSignature(repo string, subject digest.Digest, suffix string, layer []byte) ocispec.Descriptor {
+	img := SignatureOf(subject, layer)
+	return r.PutImage(repo, SignatureTag(subject, suffix), img)
+}
+
+// SignatureTag is cosign's tag for what belongs to a digest: sha256-<hex>.sig.
+func SignatureTag(subject digest.Digest, suffix string) string {
+	return subject.Algorithm().String() + "-" + subject.Encoded() + suffix
+}
+
+// SignatureOf makes the image that cosign stores as a signature: one layer, and
+// a config.
+func SignatureOf(subject digest.Digest, layer []byte) Image {
+	b := &builder{have: map[digest.Digest]bool{}}
+	blob := b.addBlob("application/vnd.dev.cosign.simplesigning.v1+json", layer)
+	blob.Annotations = map[string]string{"dev.cosignproject.cosign/signature": subject.Encoded()}
+	config := b.addBlob(ocispec.MediaTypeImageConfig, encode(ocispec.Image{RootFS: ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{blob.Digest}}}))
+	b.img.Root = b.addManifest(ocispec.MediaTypeImageManifest, encode(ocispec.Manifest{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest,
+		Config: config, Layers: []ocispec.Descriptor{blob},
+	}))
+	return b.img
 }
 
 // DeleteTag removes a tag; what it pointed to stays. Deleting what is not

@@ -58,14 +58,28 @@ func (r *Registry) serveTags(w http.ResponseWriter, req *http.Request, to target
 // serveReferrers answers an index of the manifests whose subject is the
 // digest, in digest order; an empty one where there are none, as the spec asks.
 func (r *Registry) serveReferrers(w http.ResponseWriter, req *http.Request, to target) {
+	if r.set.noReferrers {
+		ociError(w, http.StatusNotFound, "UNSUPPORTED", "no such endpoint")
+		return
+	}
 	subject := digest.Digest(to.ref)
 	if subject.Validate() != nil {
 		ociError(w, http.StatusBadRequest, "DIGEST_INVALID", fmt.Sprintf("invalid digest %q", to.ref))
 		return
 	}
-	found := []ocispec.Descriptor{} // "manifests" is a list even when empty
 	artifactType := req.URL.Query().Get("artifactType")
-	r.read(to.repo, func(from *repository) {
+	found := r.referrers(to.repo, subject, artifactType)
+	if artifactType != "" {
+		w.Header().Set("OCI-Filters-Applied", "artifactType")
+	}
+	writeJSON(w, ocispec.MediaTypeImageIndex, referrersIndex(found))
+}
+
+// referrers are the manifests of that artifact type, "" for any, whose subject
+// is the digest, in digest order.
+func (r *Registry) referrers(repo string, subject digest.Digest, artifactType string) []ocispec.Descriptor {
+	found := []ocispec.Descriptor{} // "manifests" is a list even when empty
+	r.read(repo, func(from *repository) {
 		for _, m := range from.manifests {
 			if m.subject == subject && (artifactType == "" || artifactType == m.listed.ArtifactType) {
 				found = append(found, m.listed)
@@ -73,12 +87,13 @@ func (r *Registry) serveReferrers(w http.ResponseWriter, req *http.Request, to t
 		}
 	})
 	slices.SortFunc(found, func(a, b ocispec.Descriptor) int { return cmp.Compare(a.Digest, b.Digest) })
-	if artifactType != "" {
-		w.Header().Set("OCI-Filters-Applied", "artifactType")
-	}
-	writeJSON(w, ocispec.MediaTypeImageIndex, encode(ocispec.Index{
+	return found
+}
+
+func referrersIndex(found []ocispec.Descriptor) []byte {
+	return encode(ocispec.Index{
 		Versioned: specs.Versioned{SchemaVersion: 2},
 		MediaType: ocispec.MediaTypeImageIndex,
 		Manifests: found,
-	}))
+	})
 }

@@ -16,6 +16,7 @@ type settings struct {
 	noDigestHeader bool
 
 	username, password string // at the start
+	noReferrers        bool
 }
 
 // WithToken asks every request under /v2/ for a Bearer token, which GET /token
@@ -64,3 +65,8 @@ func WithoutRange() Option { return func(s *settings) { s.noRange = true } }
 
 // WithoutDigestHeader leaves Docker-Content-Digest and ETag out of every answer.
 func WithoutDigestHeader() Option { return func(s *settings) { s.noDigestHeader = true } }
+
+// WithoutReferrers has no referrers endpoint: PutReferrer keeps the list under
+// a tag, sha256-<hex> of the subject, as clients do for such registries (the
+// tag schema of the distribution spec).
+func WithoutReferrers() Option { return func(s *settings) { s.noReferrers = true } }

@@ -34,12 +34,6 @@ func TestErrorKinds(t *testing.T) {
 			reg.Fault(remotestest.Any(), remotestest.Error(status, "CODE", "upstream's words"))
 			for op, ask := range operations(t, img) {
 				err := ask(clientOf(t, reg))
-				if op == "referrers" && status == http.StatusNotFound {
-					if err != nil {
-						t.Errorf("%s: %v, want an empty list", op, err)
-					}
-					continue
-				}
 				e := failure(t, err, kind)
 				if e.Status != status {
 					t.Errorf("%s: status %d", op, e.Status)

@@ -52,12 +52,13 @@ type exchange struct {
 	resolver remotes.Resolver
 
 	failed  error        // of a request; nothing is asked after it
-	refused *statusError // the last refusal, nil if there was none
+	refused *statusError // the last answer, if it was a refusal
 	release func()       // gives back the exchange's place; nil once a body has taken it over
 
 	// Of the last answer; containerd's client hands on the body only.
 	size        int64 // of the whole object, -1 if not told
 	contentType string
+	link        string // where a list goes on, "" if it does not
 }
 
 // exchange runs one conversation with the upstream, in a place of its own and
@@ -220,6 +221,7 @@ func (x *exchange) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	resp.Body = x.client.site.meter(req.Context(), x.account(), x.stream, resp.Body)
 	x.size, x.contentType = wholeSize(resp), contentType(resp.Header)
+	x.link, x.refused = resp.Header.Get("Link"), nil
 	return resp, nil
 }
 

@@ -9,11 +9,7 @@ import (
 	"net/url"
 	"strconv"
 
-	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
-	"github.com/containerd/errdefs"
-	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // Tags lists tags of a repository as upstream orders them: at most n (0: as
@@ -44,33 +40,6 @@ func (c *Client) Tags(ctx context.Context, repository string, n int, last string
 		return nil
 	})
 	return tags, more, err
-}
-
-// Referrers lists the manifests that name dgst as their subject, of one
-// artifact type or of any (""). Registries without the referrers endpoint are
-// asked by the tag schema of the distribution specification.
-func (c *Client) Referrers(ctx context.Context, repository string, dgst digest.Digest, artifactType string) (descs []ocispec.Descriptor, err error) {
-	p := purpose{op: "list referrers", object: repository + "@" + dgst.String(), repository: repository, limit: MaxManifestSize}
-	if err := c.checkDigest(p, dgst); err != nil {
-		return nil, err
-	}
-	err = c.exchange(ctx, p, func(ctx context.Context, x *exchange) error {
-		fetcher, err := x.resolver.Fetcher(ctx, c.name(repository))
-		if err != nil {
-			return err
-		}
-		rf, ok := fetcher.(remotes.ReferrersFetcher)
-		if !ok {
-			return fmt.Errorf("containerd's fetcher lists no referrers: %w", errdefs.ErrNotImplemented)
-		}
-		var opts []remotes.FetchReferrersOpt
-		if artifactType != "" {
-			opts = append(opts, remotes.WithReferrerArtifactTypes(artifactType))
-		}
-		descs, err = rf.FetchReferrers(ctx, dgst, opts...)
-		return err
-	})
-	return descs, err
 }
 
 // ask is a request that containerd's client has no call for.

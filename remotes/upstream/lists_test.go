@@ -49,32 +49,3 @@ func TestListsWrongAnswer(t *testing.T) {
 		failed(t, err, errdefs.ErrDataLoss)
 	}
 }
-
-func TestReferrers(t *testing.T) {
-	t.Parallel()
-	reg, img := withImage(t)
-	sbom := reg.PutReferrer("team/app", img.Root, "application/sbom")
-	reg.PutReferrer("team/app", img.Root, "application/signature")
-	c := clientOf(t, reg)
-	all, err := c.Referrers(soon(t), "team/app", img.Root.Digest, "")
-	if err != nil || len(all) != 2 {
-		t.Errorf("got %v, %v, want both", all, err)
-	}
-	some, err := c.Referrers(soon(t), "team/app", img.Root.Digest, "application/sbom")
-	if err != nil || len(some) != 1 || some[0].Digest != sbom.Digest {
-		t.Errorf("got %v, %v, want the one", some, err)
-	}
-	// A registry without the endpoint has them under a tag, or has none.
-	reg.Fault(remotestest.Referrers(), remotestest.Error(404, "UNSUPPORTED", "no such endpoint"))
-	none, err := c.Referrers(soon(t), "team/app", img.Root.Digest, "")
-	if err != nil || len(none) != 0 {
-		t.Errorf("got %v, %v, want none", none, err)
-	}
-	tag := "sha256-" + img.Root.Digest.Encoded()
-	reg.PutManifest("team/app", tag, "application/vnd.oci.image.index.v1+json",
-		[]byte(`{"schemaVersion":2,"manifests":[{"digest":"`+sbom.Digest.String()+`","size":1,"artifactType":"application/sbom"}]}`))
-	tagged, err := c.Referrers(soon(t), "team/app", img.Root.Digest, "application/sbom")
-	if err != nil || len(tagged) != 1 || tagged[0].Digest != sbom.Digest {
-		t.Errorf("by tag: got %v, %v, want the one", tagged, err)
-	}
-}

@@ -47,6 +47,10 @@ type PullResult struct {
 	Blobs     int   `json:"blobs"`
 	Bytes     int64 `json:"bytes"`
 	Fetched   int64 `json:"fetched"`
+	// Companions counts the artifacts that are stored with the image, such as
+	// signatures. Warning is why some could not be fetched.
+	Companions int    `json:"companions"`
+	Warning    string `json:"warning,omitempty"`
 }
 
 // RefreshResult says what a refresh found.

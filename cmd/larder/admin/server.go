@@ -171,10 +171,15 @@ func (s *server) pull(w http.ResponseWriter, r *http.Request) {
 		s.logFailure(r.Context(), ref, err)
 		return
 	}
-	out.send(PullEvent{Result: &PullResult{
+	result := &PullResult{
 		Ref: ref.String(), Digest: res.Descriptor.Digest.String(), MediaType: res.Descriptor.MediaType, Outcome: res.Outcome,
 		Manifests: res.Manifests, Blobs: res.Blobs, Bytes: res.Bytes, Fetched: res.Fetched,
-	}})
+		Companions: res.Companions,
+	}
+	if res.Unaccompanied != nil {
+		result.Warning = res.Unaccompanied.Error()
+	}
+	out.send(PullEvent{Result: result})
 }
 
 func (s *server) logFailure(ctx context.Context, ref remotes.Reference, err error) {

@@ -20,6 +20,8 @@ type Config struct {
 	// How long it is remembered whom upstream lets have what is private
 	// (private = "verify" of a rule).
 	Private Private `toml:"private"`
+	// What belongs to an image: signatures, attestations, SBOMs.
+	Companions Companions `toml:"companions"`
 	// The fetch of one blob from upstream.
 	Fill Fill `toml:"fill"`
 	// What larder waits for upstream, and where it may connect to.
@@ -120,6 +122,15 @@ type Private struct {
 	// Time for which a pull secret that upstream refused is not asked about
 	// again. At most verified.
 	Refused Duration `toml:"refused"`
+}
+
+// Companions says what becomes of the artifacts that belong to an image.
+type Companions struct {
+	// Fetch them behind the image, so that they are there without upstream:
+	// its referrers, and cosign's tags (sha256-….sig, .att, .sbom).
+	Fetch bool `toml:"fetch"`
+	// Size up to which an artifact is fetched so, all its blobs together.
+	MaxSize Size `toml:"max_size"`
 }
 
 // Fill bounds the fetch of one blob from upstream.

@@ -30,6 +30,7 @@ func Default() Config {
 			Grace:    Duration(time.Hour),
 			Refused:  Duration(10 * time.Second),
 		},
+		Companions: Companions{Fetch: true, MaxSize: 64 << 20},
 		Fill: Fill{
 			Stall:    Duration(30 * time.Second),
 			MinSpeed: 1 << 10,

@@ -96,6 +96,9 @@ window = "36h"
 verified = "1m"
 grace = "24h"
 refused = "1s"
+[companions]
+fetch = false
+max_size = "1MiB"
 [fill]
 stall = "1s"
 min_speed = "1.5MiB"
@@ -168,8 +171,9 @@ window = "1m"
 			Deleted: DeletedRefuse,
 			Tags:    []Tag{{Match: "*:latest"}, {Match: "docker.io/*", Window: Duration(36 * time.Hour)}},
 		},
-		Private: Private{Verified: Duration(time.Minute), Grace: Duration(24 * time.Hour), Refused: Duration(time.Second)},
-		Fill:    Fill{Stall: Duration(time.Second), MinSpeed: 3 << 19, Attempts: 16},
+		Private:    Private{Verified: Duration(time.Minute), Grace: Duration(24 * time.Hour), Refused: Duration(time.Second)},
+		Companions: Companions{MaxSize: 1 << 20},
+		Fill:       Fill{Stall: Duration(time.Second), MinSpeed: 3 << 19, Attempts: 16},
 		Upstream: Upstream{
 			DialTimeout:    Duration(time.Second),
 			HeaderTimeout:  Duration(time.Minute),

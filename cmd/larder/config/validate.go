@@ -105,6 +105,9 @@ func (c *Config) checkTimes(fs *findings) {
 	if c.Fill.MinSpeed <= 0 {
 		fs.add(invalid(`"%s": must be more than 0B, or a stalled download never ends`, c.Fill.MinSpeed), "fill.min_speed")
 	}
+	if c.Companions.MaxSize <= 0 {
+		fs.add(invalid(`"%s": must be more than 0B; companions.fetch = false fetches none`, c.Companions.MaxSize), "companions.max_size")
+	}
 	if n := c.Fill.Attempts; n < 1 || n > maxAttempts {
 		fs.add(invalid("%d: want 1 to %d", n, maxAttempts), "fill.attempts")
 	}

@@ -1,0 +1,162 @@
+package remotes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/errdefs"
+	"github.com/larder-project/larder/cache"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// maxReferrers bounds the artifacts that are fetched for one image.
+const maxReferrers = 100
+
+// artifact brings one companion with its blobs. It reports whether that was
+// done now. refers says that the manifest has to name the subject: what a list
+// says alone would make a companion of any manifest.
+func (f *follower) artifact(ctx context.Context, subject, dgst digest.Digest, refers bool) (ok bool, err error) {
+	// A removal of the image ends its companions, too.
+	if f.seen[dgst] || !f.registry.isLinked(f.repo, subject) {
+		return false, ctx.Err()
+	}
+	f.seen[dgst] = true
+	f.budget = f.registry.Companions.MaxSize
+	m, err := f.manifest(ctx, dgst)
+	switch {
+	case err != nil:
+	case refers && m.subject != subject:
+		return false, fmt.Errorf("artifact %s is listed as a referrer of %s and does not name it: %w", dgst, subject, errdefs.ErrDataLoss)
+	default:
+		err = f.content(ctx, m)
+	}
+	if errors.Is(err, errTooLarge) {
+		f.registry.Logger.DebugContext(ctx, "companion not fetched", "repository", f.repo.String(), "digest", dgst, "err", err)
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("artifact %s: %w", dgst, err)
+	}
+	return true, f.registry.noteCompanion(f.repo, dgst)
+}
+
+var errTooLarge = fmt.Errorf("artifact is beyond the bounds for companions: %w", errdefs.ErrOutOfRange)
+
+// manifest brings one manifest of an artifact.
+func (f *follower) manifest(ctx context.Context, dgst digest.Digest) (manifest, error) {
+	if f.manifests >= maxReferrers {
+		return manifest{}, errTooLarge
+	}
+	f.manifests++
+	f.hold(dgst)
+	r := f.registry
+	_, err := r.ownManifest(ctx, f.repo, dgst)
+	if errdefs.IsNotFound(err) {
+		_, err = r.bringManifest(ctx, Reference{Repository: f.repo, Digest: dgst})
+	} else if err == nil {
+		err = r.noteLink(f.repo, dgst) // another repository may have brought it
+	}
+	if err != nil {
+		return manifest{}, err
+	}
+	data, err := r.readManifest(dgst)
+	if err != nil {
+		return manifest{}, err
+	}
+	return parseManifest(data, "")
+}
+
+// content brings what an artifact's manifest names, if all of it is within the
+// bounds. An artifact may be an index of manifests, and nothing deeper.
+func (f *follower) content(ctx context.Context, m manifest) error {
+	blobs := m.blobs
+	for _, child := range m.manifests {
+		cm, err := f.manifest(ctx, child.Digest)
+		if err != nil {
+			return err
+		}
+		blobs = append(blobs, cm.blobs...)
+	}
+	for _, blob := range blobs {
+		if f.budget -= blob.Size; f.budget < 0 {
+			return errTooLarge
+		}
+	}
+	for _, blob := range blobs {
+		if images.IsNonDistributable(blob.MediaType) {
+			continue
+		}
+		if err := f.blob(ctx, blob); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// blob brings one blob, which may not be larger than its manifest says: that is
+// what the budget was asked for.
+func (f *follower) blob(ctx context.Context, desc ocispec.Descriptor) error {
+	r := f.registry
+	f.hold(desc.Digest)
+	p := BlobProgress{Digest: desc.Digest, MediaType: desc.MediaType, Size: desc.Size, Received: desc.Size, Done: true, Outcome: Hit}
+	b, err := r.openWhole(ctx, desc.Digest)
+	if err == nil {
+		f.report(p)
+		return b.Close()
+	}
+	if !errdefs.IsNotFound(err) {
+		return err
+	}
+	src := boundedSource{Source: blobSource{registry: r, repo: f.repo, digest: desc.Digest}, size: desc.Size}
+	fill, started, err := r.Store.FillFor(ctx, r.origin(f.repo), desc.Digest, desc.Size, src)
+	if errdefs.IsAlreadyExists(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := fill.Wait(ctx); err != nil {
+		return err
+	}
+	if p.Outcome = Fill; started {
+		p.Outcome = Miss
+	}
+	f.report(p)
+	return nil
+}
+
+// boundedSource fails where a blob is longer than it should be.
+type boundedSource struct {
+	cache.Source
+	size int64
+}
+
+// Open implements cache.Source.
+func (s boundedSource) Open(ctx context.Context, offset int64) (cache.Stream, error) {
+	stream, err := s.Source.Open(ctx, offset)
+	if err != nil {
+		return stream, err
+	}
+	if stream.Size > s.size {
+		return cache.Stream{}, errors.Join(fmt.Errorf("blob has %d bytes, its manifest says %d: %w", stream.Size, s.size, errdefs.ErrDataLoss), stream.Body.Close())
+	}
+	stream.Body = &boundedBody{ReadCloser: stream.Body, left: s.size - offset}
+	return stream, nil
+}
+
+type boundedBody struct {
+	io.ReadCloser
+	left int64
+}
+
+func (b *boundedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if b.left -= int64(n); b.left < 0 {
+		return 0, fmt.Errorf("blob is longer than its manifest says: %w", errdefs.ErrDataLoss)
+	}
+	return n, err
+}

@@ -1,0 +1,176 @@
+package remotes
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/larder-project/larder/cache"
+	"github.com/larder-project/larder/remotes/upstream"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// ReferrerList is who names a manifest as its subject.
+type ReferrerList struct {
+	Manifests []ocispec.Descriptor
+	Outcome   Outcome
+	// Problem is why a stale answer is one.
+	Problem error
+}
+
+// Referrers lists the manifests that name dgst as their subject, of one
+// artifact type or of any (""). For a manifest that is stored the list is
+// remembered: inside the window of the repository's tags it is answered from
+// the store, outside it from upstream, and if that fails from the store again,
+// stale. ECR leaves both open. Of other manifests nothing is remembered:
+// anyone can ask for anything.
+func (r *Registry) Referrers(ctx context.Context, repo Repository, dgst digest.Digest, artifactType string) (ReferrerList, error) {
+	if err := r.Policies.Permit(repo); err != nil {
+		return ReferrerList{}, err
+	}
+	_, err := r.Store.Link(repo.String(), dgst)
+	if errdefs.IsNotFound(err) {
+		descs, err := r.askReferrers(ctx, repo, dgst, artifactType)
+		return ReferrerList{Manifests: descs, Outcome: Miss}, err
+	}
+	if err != nil {
+		return ReferrerList{}, err
+	}
+	old, stored, err := r.storedReferrers(repo, dgst)
+	if err != nil {
+		return ReferrerList{}, err
+	}
+	list := ReferrerList{Manifests: old.Manifests, Outcome: Hit}
+	if !stored || !r.isCurrent(repo, dgst, old.Validated) {
+		var asked ReferrerList
+		asked, err = r.awaitReferrers(ctx, repo, dgst, stored)
+		switch {
+		case err == nil:
+			list = asked
+		case isRefusal(err) && r.IsPrivate(repo):
+			return ReferrerList{}, err // not for who may not have what is private
+		case stored:
+			list.Outcome, list.Problem = Stale, err
+		default:
+			return ReferrerList{}, err
+		}
+	}
+	if artifactType != "" {
+		list.Manifests = slices.DeleteFunc(slices.Clone(list.Manifests), func(d ocispec.Descriptor) bool { return d.ArtifactType != artifactType })
+	}
+	return list, nil
+}
+
+// storedReferrers returns the list as it is remembered. One that nobody asked
+// for yet is not stored, an empty one is.
+func (r *Registry) storedReferrers(repo Repository, dgst digest.Digest) (rf cache.Referrers, stored bool, err error) {
+	rf, err = r.Store.Referrers(repo.String(), dgst)
+	if errdefs.IsNotFound(err) {
+		return cache.Referrers{}, false, nil
+	}
+	return rf, err == nil && !rf.Validated.IsZero(), err
+}
+
+// isCurrent reports whether what was learnt of a manifest's companions at that
+// time needs no check: they have the window of a tag.
+func (r *Registry) isCurrent(repo Repository, dgst digest.Digest, learnt time.Time) bool {
+	name := Reference{Repository: repo, Digest: dgst}.String()
+	return r.Policies.For(repo).over(r.Freshness).IsFresh(cache.Tag{Name: name, Validated: learnt}, time.Now())
+}
+
+// awaitReferrers joins or starts the asking for a list and waits for it: as
+// long as the client does, or only for a moment if something stored can be
+// served.
+func (r *Registry) awaitReferrers(ctx context.Context, repo Repository, dgst digest.Digest, impatient bool) (ReferrerList, error) {
+	mine := false // set by the flight if this call started it
+	results := r.lists.DoChan(perCaller(ctx, repo.String()+"@"+dgst.String()), func() (any, error) {
+		mine = true
+		// As for a tag: it serves those who come later, too.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), checkTimeout)
+		defer cancel()
+		return r.reviewReferrers(ctx, repo, dgst)
+	})
+	var expired <-chan time.Time
+	if impatient {
+		t := time.NewTimer(r.patience(repo.Host))
+		defer t.Stop()
+		expired = t.C
+	}
+	select {
+	case result := <-results:
+		if result.Err != nil {
+			return ReferrerList{}, result.Err
+		}
+		list := ReferrerList{Manifests: result.Val.([]ocispec.Descriptor), Outcome: Fill}
+		if mine {
+			list.Outcome = Miss
+		}
+		return list, nil
+	case <-expired:
+		done := r.markOverdue(repo.Host)
+		go func() { // ends with the flight, which checkTimeout bounds
+			<-results
+			done()
+		}()
+		return ReferrerList{}, fmt.Errorf("referrers of %s@%s take longer than %s and are waited for behind: %w", repo, dgst, r.Freshness.Patience, errdefs.ErrUnavailable)
+	case <-ctx.Done():
+		return ReferrerList{}, fmt.Errorf("referrers of %s@%s: %w", repo, dgst, context.Cause(ctx))
+	}
+}
+
+// reviewReferrers is refreshReferrers for a client; what is new in the list is
+// fetched behind it.
+func (r *Registry) reviewReferrers(ctx context.Context, repo Repository, dgst digest.Digest) ([]ocispec.Descriptor, error) {
+	asked := time.Now()
+	old, _, err := r.storedReferrers(repo, dgst)
+	if err != nil {
+		return nil, err
+	}
+	descs, err := r.refreshReferrers(ctx, repo, dgst)
+	isOld := func(d ocispec.Descriptor) bool {
+		return slices.ContainsFunc(old.Manifests, func(o ocispec.Descriptor) bool { return o.Digest == d.Digest })
+	}
+	if slices.ContainsFunc(descs, func(d ocispec.Descriptor) bool { return !isOld(d) }) {
+		r.sight(sighting{repo: repo, digest: dgst, at: asked, force: true})
+	}
+	return descs, err
+}
+
+// refreshReferrers asks upstream for a list and remembers it. That upstream has
+// nothing there is an empty list, unless one with something in it is
+// remembered: then the repository may be gone, the list stays, and the error is
+// errdefs.ErrNotFound.
+func (r *Registry) refreshReferrers(ctx context.Context, repo Repository, dgst digest.Digest) ([]ocispec.Descriptor, error) {
+	asked := time.Now()
+	descs, err := r.askReferrers(ctx, repo, dgst, "")
+	old, _, serr := r.storedReferrers(repo, dgst)
+	if serr != nil {
+		return nil, serr
+	}
+	if errdefs.IsNotFound(err) && len(old.Manifests) == 0 {
+		err = nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	err = r.Store.ChangeReferrers(repo.String(), dgst, func(rf *cache.Referrers) {
+		rf.Manifests, rf.Validated = descs, asked
+	})
+	if err != nil && !errdefs.IsNotFound(err) { // not found: it was removed meanwhile
+		// A disk that takes no writes must not cost the answer.
+		r.Logger.WarnContext(ctx, "referrers not noted", "repository", repo.String(), "digest", dgst, "err", err)
+	}
+	return descs, nil
+}
+
+// askReferrers asks the upstreams. What is no descriptor is left out.
+func (r *Registry) askReferrers(ctx context.Context, repo Repository, dgst digest.Digest, artifactType string) (descs []ocispec.Descriptor, err error) {
+	err = r.eachUpstream(ctx, repo, func(c *upstream.Client) (err error) {
+		descs, err = c.Referrers(ctx, repo.Path, dgst, artifactType)
+		return err
+	})
+	return slices.DeleteFunc(descs, func(d ocispec.Descriptor) bool { return checkDescriptor(d) != nil }), err
+}

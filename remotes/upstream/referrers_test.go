@@ -1,0 +1,71 @@
+package upstream
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	"github.com/larder-project/larder/remotes/remotestest"
+	"github.com/opencontainers/go-digest"
+)
+
+func TestReferrers(t *testing.T) {
+	t.Parallel()
+	for name, opts := range map[string][]remotestest.Option{
+		"endpoint": nil, "tag schema": {remotestest.WithoutReferrers()}, "token": {remotestest.WithToken()},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			reg, img := withImage(t, opts...)
+			c := clientOf(t, reg)
+			if name == "tag schema" {
+				_, err := c.Referrers(soon(t), "team/app", img.Root.Digest, "")
+				failed(t, err, errdefs.ErrNotFound)
+			} else if none, err := c.Referrers(soon(t), "team/app", img.Root.Digest, ""); err != nil || len(none) != 0 {
+				t.Errorf("got %v, %v, want none", none, err)
+			}
+			sbom := reg.PutReferrer("team/app", img.Root, "application/sbom")
+			reg.PutReferrer("team/app", img.Root, "application/signature")
+			all, err := c.Referrers(soon(t), "team/app", img.Root.Digest, "")
+			if err != nil || len(all) != 2 {
+				t.Errorf("got %v, %v, want both", all, err)
+			}
+			some, err := c.Referrers(soon(t), "team/app", img.Root.Digest, "application/sbom")
+			if err != nil || len(some) != 1 || some[0].Digest != sbom.Digest {
+				t.Errorf("got %v, %v, want the one", some, err)
+			}
+			none, err := c.Referrers(soon(t), "team/app", img.Root.Digest, "application/none")
+			if err != nil || len(none) != 0 {
+				t.Errorf("got %v, %v, want none", none, err)
+			}
+		})
+	}
+}
+
+// TestReferrersPages has a list of three pages, one that never ends, and links
+// that lead elsewhere.
+func TestReferrersPages(t *testing.T) {
+	t.Parallel()
+	reg, img := withImage(t)
+	c := clientOf(t, reg)
+	pages := 3
+	reg.Fault(remotestest.Referrers(), func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+		n, _ := strconv.Atoi(r.URL.Query().Get("page")) // 0 without
+		if n+1 < pages {
+			// Its host and path do not count.
+			w.Header().Set("Link", `<http://169.254.169.254/other?page=`+strconv.Itoa(n+1)+`>; rel="next"`)
+		}
+		_, _ = w.Write([]byte(`{"schemaVersion":2,"manifests":[{"digest":"` + digest.FromString(strconv.Itoa(n)).String() +
+			`","size":1,"artifactType":"` + strings.Repeat("t", n%2+1) + `"}]}`))
+	})
+	for artifactType, want := range map[string]int{"": 3, "t": 2, "tt": 1} {
+		if got, err := c.Referrers(soon(t), "team/app", img.Root.Digest, artifactType); err != nil || len(got) != want {
+			t.Errorf("%q: got %v, %v, want %d", artifactType, got, err, want)
+		}
+	}
+	pages = 1 << 30
+	_, err := c.Referrers(soon(t), "team/app", img.Root.Digest, "")
+	failed(t, err, errdefs.ErrDataLoss)
+}
