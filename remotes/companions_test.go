@@ -268,6 +268,10 @@ func TestCompanionsDoNotHinder(t *testing.T) {
 	case <-soon(t).Done():
 		t.Error("Run does not end while a companion is on its way")
 	}
+	_, started, err := b.Store.Fill(soon(t), blob, -1, blobSource{registry: b.Registry, repo: appRepo(), digest: blob})
+	if err != nil || started {
+		t.Errorf("Run ended when the fill did, and not before it: %t, %v", started, err)
+	}
 	close(release)
 	b.settle(blob)
 }
