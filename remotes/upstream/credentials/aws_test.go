@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -132,6 +134,29 @@ const (
 	opSecret  = "secretsmanager.GetSecretValue"
 	opRole    = "AssumeRole " + testRole
 )
+
+// unanswered is a metadata service that does not answer.
+type unanswered struct{}
+
+func (unanswered) Retrieve(ctx context.Context) (aws.Credentials, error) {
+	<-ctx.Done()
+	return aws.Credentials{}, ctx.Err()
+}
+
+func (unanswered) ProviderSources() []aws.CredentialSource {
+	return []aws.CredentialSource{aws.CredentialSourceIMDS}
+}
+
+func TestMetadataServiceIsNotWaitedFor(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		begun := time.Now()
+		err := haveCredentials(t.Context(), aws.Config{Credentials: unanswered{}})
+		if _, none := errors.AsType[*noneError](err); !none || time.Since(begun) != probeLimit {
+			t.Errorf("got %v after %s, want none after %s", err, time.Since(begun), probeLimit)
+		}
+	})
+}
 
 // silence is an address that takes requests and never answers.
 func silence(t *testing.T) string {

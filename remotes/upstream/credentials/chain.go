@@ -68,9 +68,22 @@ func (c *Chain) Credential(ctx context.Context, host, repository string) (upstre
 		}
 	}
 	if len(failed) > 0 {
-		return upstream.Credential{}, fmt.Errorf("credential for %s: %w", q.image(), errors.Join(failed...))
+		return upstream.Credential{}, fmt.Errorf("credential for %s: %w", q.image(), join(failed))
 	}
 	return upstream.Credential{}, nil
+}
+
+// join is errors.Join on one line.
+func join(errs []error) (all error) {
+	for _, err := range errs {
+		switch {
+		case all == nil:
+			all = err
+		case err != nil:
+			all = fmt.Errorf("%w; %w", all, err)
+		}
+	}
+	return all
 }
 
 // passedOver logs the failures that a later source made good.

@@ -108,7 +108,7 @@ func TestRefuseRunsPluginsAnew(t *testing.T) {
 			c.Refuse(host, "team/app", user("u"))
 		}
 	}
-	plugin, helper := noted(t, log, "from p"), noted(t, os.Getenv("LARDER_TEST_ASKED"), "refused-6.io")
+	plugin, helper := noted(t, log, "from p"), noted(t, askedFile(), "refused-6.io")
 	if plugin != 2 || helper != 2 {
 		t.Errorf("ran %d and %d times, want twice each: once more in %s", plugin, helper, refusalPause)
 	}
@@ -152,7 +152,7 @@ func TestCallerThatLeft(t *testing.T) {
 		t.Errorf("got %v, want the caller's own end", err)
 	}
 	want(t, c, "left-7.io", "team/app", user("u"))
-	if n := noted(t, os.Getenv("LARDER_TEST_ASKED"), "left-7.io"); n != 1 {
+	if n := noted(t, askedFile(), "left-7.io"); n != 1 {
 		t.Errorf("the helper ran %d times, want once", n)
 	}
 }

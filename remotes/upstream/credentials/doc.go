@@ -44,7 +44,8 @@
 //
 // Outside AWS. That there are no AWS credentials is found out within three
 // seconds, at once where no metadata service answers at all.
-// (TestNoMetadataServiceIsFoundOutFast, TestEnvironmentOfAWS)
+// (TestNoMetadataServiceIsFoundOutFast, TestMetadataServiceIsNotWaitedFor,
+// TestEnvironmentOfAWS)
 //
 // What it believes. Files, outputs and answers are bounded, and so is what is
 // remembered for names that clients make up; only text that is a registry host
@@ -57,5 +58,5 @@
 //
 // Secrets are in no log and no error: what programs write, or AWS's SDK and
 // oras' parser say of what they read, is not repeated. (TestSecretIsNotPrinted,
-// and every test of a failure)
+// TestHelpersErrorsAreNotPassedOn, and every test of a failure)
 package credentials

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -83,7 +84,7 @@ func TestDockerHelpers(t *testing.T) {
 	fails(t, c, errdefs.ErrInvalidArgument, "chatty-1.io", "team/app", "docker-credential-chatty", "wrote more than")
 	fails(t, c, errdefs.ErrNotFound, "absent-1.io", "team/app", "docker-credential-absent", "PATH")
 	fails(t, c, errdefs.ErrInvalidArgument, "path-1.io", "team/app", "want the part of its name")
-	if n := noted(t, os.Getenv("LARDER_TEST_ASKED"), "https://index.docker.io/v1/"); n != 1 {
+	if n := noted(t, askedFile(), "https://index.docker.io/v1/"); n != 1 {
 		t.Errorf("the helper was asked %d times by docker's own key for Docker Hub, want once", n)
 	}
 }
@@ -105,7 +106,7 @@ func TestOneProgramForManyCallers(t *testing.T) {
 		all.Go(func() { want(t, c, "many-3.io", fmt.Sprintf("team/app%d", i), user("u")) })
 	}
 	all.Wait()
-	if n := noted(t, os.Getenv("LARDER_TEST_ASKED"), "many-3.io"); n != 1 {
+	if n := noted(t, askedFile(), "many-3.io"); n != 1 {
 		t.Errorf("the helper ran %d times for 100 callers, want once", n)
 	}
 }
@@ -114,6 +115,7 @@ func TestOneProgramForManyCallers(t *testing.T) {
 // with its time and takes its children along.
 func TestProgramEndsInTime(t *testing.T) {
 	t.Parallel()
+	child := filepath.Join(t.TempDir(), "pid")
 	for _, mode := range []string{"hang", "orphan"} {
 		path, err := exec.LookPath(helperPrefix + mode)
 		if err != nil {
@@ -122,13 +124,38 @@ func TestProgramEndsInTime(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		begun := time.Now()
-		out, err := program{path: path, args: []string{"get"}}.run(ctx, []byte(mode+"-4.io"))
+		out, err := program{path: path, args: []string{"get"}}.run(ctx, []byte(child))
 		if err == nil || len(out) > 0 || !errdefs.IsUnavailable(err) {
 			t.Errorf("%s: got %q, %v, want it ended", mode, out, err)
 		}
 		if took := time.Since(begun); took > 8*time.Second {
 			t.Errorf("%s: took %s", mode, took)
 		}
+	}
+	pid, err := os.ReadFile(child)
+	if err != nil {
+		t.Fatal(err)
+	}
+	poll := time.NewTicker(10 * time.Millisecond)
+	defer poll.Stop()
+	for tries := 0; ; tries++ {
+		// A dead process that nobody waits for has an empty command line.
+		if line, _ := os.ReadFile(filepath.Join("/proc", strings.TrimSpace(string(pid)), "cmdline")); len(line) == 0 {
+			return
+		} else if tries > 500 {
+			t.Fatalf("the orphan runs on: %q", line)
+		}
+		<-poll.C
+	}
+}
+
+// What a helper writes to standard error does not get into larder's.
+func TestHelpersErrorsAreNotPassedOn(t *testing.T) {
+	t.Parallel()
+	file := write(t, "config.json", `{"credHelpers":{"quiet-9.io":"good"}}`)
+	out, _ := asProgram(t, "quiet-9.io", "LARDER_TEST_DOCKER="+file, "PATH="+os.Getenv("PATH"), programsDir+"="+os.Getenv(programsDir))
+	if out != "credential of u planted=true err=<nil>" {
+		t.Errorf("got %q, want a credential", out)
 	}
 }
 
@@ -140,7 +167,7 @@ func TestFailingHelperIsLeftAlone(t *testing.T) {
 	for i := range 5 {
 		fails(t, c, errdefs.ErrUnavailable, "fail-5.io", fmt.Sprintf("team/app%d", i), "exit status 1")
 	}
-	if n := noted(t, os.Getenv("LARDER_TEST_ASKED"), "fail-5.io"); n != 1 {
+	if n := noted(t, askedFile(), "fail-5.io"); n != 1 {
 		t.Errorf("the helper ran %d times, want once", n)
 	}
 }

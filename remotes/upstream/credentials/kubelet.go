@@ -3,7 +3,6 @@ package credentials
 import (
 	"cmp"
 	"context"
-	"errors"
 	"slices"
 )
 
@@ -41,7 +40,7 @@ func (s *kubelet) find(ctx context.Context, q query) (answer, error) {
 			}
 		}
 	}
-	err := errors.Join(errs...)
+	err := join(errs)
 	if len(offers) == 0 {
 		return answer{}, err
 	}

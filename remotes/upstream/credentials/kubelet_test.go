@@ -42,17 +42,13 @@ func kubeletOptions(t *testing.T, plugins ...testPlugin) (Options, string) {
 	t.Helper()
 	dir := t.TempDir()
 	log := filepath.Join(dir, "log")
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
 	var providers []string
 	for _, p := range plugins {
-		if err := os.Symlink(self, filepath.Join(dir, p.name)); err != nil {
+		if err := os.Symlink(filepath.Join(os.Getenv(programsDir), "plugin"), filepath.Join(dir, p.name)); err != nil {
 			t.Fatal(err)
 		}
 		env, err := json.Marshal([]map[string]string{
-			{"name": "LARDER_TEST_PLUGIN", "value": "1"}, {"name": "PLUGIN_LOG", "value": log}, {"name": "PLUGIN_ANSWER", "value": p.answer},
+			{"name": "PLUGIN_LOG", "value": log}, {"name": "PLUGIN_ANSWER", "value": p.answer},
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -114,6 +110,20 @@ func TestKubeletCacheKey(t *testing.T) {
 			continue
 		}
 		t.Errorf("%s for %q: ran %d times, want %d", c.scope, c.duration, runs, c.runs)
+	}
+}
+
+// An answer that is found where another image's was expected is not used.
+func TestKubeletAnswerOfAnotherImage(t *testing.T) {
+	t.Parallel()
+	o, log := kubeletOptions(t, testPlugin{name: "p", match: "*.io", answer: answerOf("Image", "", map[string]string{"a.io/team/1": "u"})})
+	c, _ := newTest(t, o)
+	want(t, c, "a.io", "team/1", user("u"))
+	// As if all had come at once, when nothing was known of the plugin.
+	c.links[len(c.links)-1].source.(*kubelet).plugins[0].last.Store(scopeRegistry)
+	want(t, c, "a.io", "team/2", upstream.Credential{})
+	if n := noted(t, log, "a.io/team/2"); n != 1 {
+		t.Errorf("asked %d times for the second image, want once", n)
 	}
 }
 
@@ -180,6 +190,9 @@ func TestKubeletPluginThatFails(t *testing.T) {
 		t.Errorf("no word of the one that failed:\n%s", l)
 	}
 	fails(t, c, errdefs.ErrUnavailable, "a.io", "other/app", "provider broken", "exit status 1")
+	o, _ = kubeletOptions(t, testPlugin{name: "one", match: "a.io", answer: planted}, testPlugin{name: "two", match: "a.io", answer: planted})
+	c, _ = newTest(t, o)
+	fails(t, c, errdefs.ErrInvalidArgument, "a.io", "team/app", "provider one", "provider two")
 }
 
 func TestKubeletConfig(t *testing.T) {

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -23,21 +22,17 @@ import (
 // planted is the secret that no test may find anywhere but in a Credential.
 const planted = "pl4nted-s3cret"
 
-// The test binary is also the programs that this package runs.
+// programsDir has the programs that this package runs, as shell scripts: they
+// start faster than the test binary does.
+const programsDir = "LARDER_TEST_PROGRAMS"
+
 func TestMain(m *testing.M) {
-	name := filepath.Base(os.Args[0])
-	if mode, ok := strings.CutPrefix(name, helperPrefix); ok {
-		os.Exit(beHelper(mode, os.Getenv("LARDER_TEST_ASKED")))
-	}
-	if os.Getenv("LARDER_TEST_PLUGIN") != "" {
-		os.Exit(bePlugin())
-	}
 	if host := os.Getenv("LARDER_TEST_CHAIN"); host != "" {
 		os.Exit(beChain(host))
 	}
-	dir, err := os.MkdirTemp("", "larder-helpers")
+	dir, err := os.MkdirTemp("", "larder-programs")
 	if err == nil {
-		err = installHelpers(dir)
+		err = installPrograms(dir)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -49,109 +44,68 @@ func TestMain(m *testing.M) {
 	}))
 }
 
-// installHelpers puts docker credential helpers on the PATH. It is set before
-// any test runs, since they run in parallel.
-func installHelpers(dir string) error {
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	for _, mode := range []string{"good", "token", "none", "fail", "chatty", "noise", "hang", "orphan"} {
-		if err := os.Symlink(self, filepath.Join(dir, helperPrefix+mode)); err != nil {
+// helperScript is a docker credential helper that notes what it is asked for.
+const helperScript = `#!/bin/sh
+[ "$*" = get ] || exit 2
+address=$(cat)
+printf '%s\n' "$address" >>"$` + programsDir + `/asked"
+echo debug: ` + planted + ` >&2
+case ${0##*docker-credential-} in
+good) printf '{"ServerURL":"%s","Username":"u","Secret":"` + planted + `"}' "$address" ;;
+token) echo '{"Username":"<token>","Secret":"` + planted + `"}' ;;
+none) echo ` + helperNothing + `; exit 1 ;;
+fail) echo cannot open ` + planted + `; exit 1 ;;
+noise) echo ` + planted + ` ;;
+chatty) yes ` + planted + ` ;;
+hang) sleep 3600 ;;
+orphan) sleep 3600 & # it holds standard output
+	echo $! >"$address" ;;
+esac
+`
+
+// pluginScript is a kubelet credential provider plugin: its environment says
+// what it answers.
+const pluginScript = `#!/bin/sh
+printf '%s%s\n' "$*" "$(cat)" >>"$PLUGIN_LOG"
+echo debug: ` + planted + ` >&2
+printf '%s' "$PLUGIN_ANSWER"
+exit ${PLUGIN_FAIL:-0}
+`
+
+// installPrograms puts docker credential helpers on the PATH. That is done
+// before any test runs, since they run in parallel, and since a script must
+// not be run while a fork holds it open for writing.
+func installPrograms(dir string) error {
+	for name, text := range map[string]string{"helper": helperScript, "plugin": pluginScript} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o700); err != nil {
 			return err
 		}
 	}
-	asked := filepath.Join(dir, "asked")
-	if err := os.Setenv("LARDER_TEST_ASKED", asked); err != nil {
+	for _, mode := range []string{"good", "token", "none", "fail", "chatty", "noise", "hang", "orphan"} {
+		if err := os.Symlink("helper", filepath.Join(dir, helperPrefix+mode)); err != nil {
+			return err
+		}
+	}
+	if err := os.Setenv(programsDir, dir); err != nil {
 		return err
 	}
 	return os.Setenv("PATH", dir+":"+os.Getenv("PATH"))
 }
 
-// beHelper is a docker credential helper that notes what it is asked for.
-func beHelper(mode, asked string) int {
-	address, err := io.ReadAll(os.Stdin)
-	if err != nil || len(os.Args) != 2 || os.Args[1] != "get" {
-		return 2
-	}
-	note(asked, string(address))
-	fmt.Fprintln(os.Stderr, "debug:", planted)
-	switch mode {
-	case "good":
-		fmt.Fprintf(os.Stdout, `{"ServerURL":%q,"Username":"u","Secret":%q}`, address, planted)
-	case "token":
-		fmt.Fprintf(os.Stdout, `{"Username":"<token>","Secret":%q}`, planted)
-	case "none":
-		fmt.Fprintln(os.Stdout, helperNothing)
-		return 1
-	case "fail":
-		fmt.Fprintln(os.Stdout, "cannot open", planted)
-		return 1
-	case "noise":
-		fmt.Fprintln(os.Stdout, planted)
-	case "chatty":
-		_, _ = os.Stdout.Write(bytes.Repeat([]byte(planted), 1<<17))
-	case "hang":
-		<-time.After(time.Hour)
-	case "orphan": // leaves a child behind that holds standard output
-		return orphan()
-	}
-	return 0
-}
-
-func orphan() int {
-	self, err := os.Executable()
-	if err != nil {
-		return 2
-	}
-	in, err := os.CreateTemp("", "")
-	if err != nil {
-		return 2
-	}
-	os.Remove(in.Name())
-	_, err = os.StartProcess(self, []string{helperPrefix + "hang", "get"}, &os.ProcAttr{Env: os.Environ(), Files: []*os.File{in, os.Stdout, os.Stderr}})
-	if err != nil {
-		return 2
-	}
-	return 0
-}
-
-// bePlugin is a kubelet credential provider plugin: its environment says what
-// it answers.
-func bePlugin() int {
-	request, err := io.ReadAll(os.Stdin)
-	if err != nil {
-		return 2
-	}
-	note(os.Getenv("PLUGIN_LOG"), strings.Join(os.Args[1:], " ")+string(request))
-	fmt.Fprintln(os.Stderr, "debug:", planted)
-	fmt.Fprint(os.Stdout, os.Getenv("PLUGIN_ANSWER"))
-	if os.Getenv("PLUGIN_FAIL") != "" {
-		return 1
-	}
-	return 0
-}
-
 // beChain is a program that uses the package with AWS's environment.
 func beChain(host string) int {
-	c, err := New(Options{ECR: true})
+	c, err := New(Options{ECR: true, DockerConfig: os.Getenv("LARDER_TEST_DOCKER")})
 	if err != nil {
 		return 2
 	}
+	begun := time.Now()
 	cred, err := c.Credential(context.Background(), host, "team/app")
-	fmt.Fprintf(os.Stdout, "%v planted=%v err=%v", cred, cred.Secret == planted, err)
+	fmt.Fprintf(os.Stdout, "%v %v planted=%v err=%v", time.Since(begun), cred, cred.Secret == planted, err)
 	return 0
 }
 
-// note appends a line to a file, whole.
-func note(file, text string) {
-	f, err := os.OpenFile(file, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		return
-	}
-	defer f.Close()
-	fmt.Fprintln(f, text)
-}
+// askedFile is where the helpers note what they are asked for.
+func askedFile() string { return filepath.Join(os.Getenv(programsDir), "asked") }
 
 // noted counts the lines of a file that hold a text.
 func noted(t *testing.T, file, text string) int {
@@ -239,7 +193,7 @@ func fails(t *testing.T, c *Chain, kind error, host, repository string, texts ..
 		}
 	}
 	for _, text := range []string{fmt.Sprintf("%v", err), fmt.Sprintf("%+v", err), fmt.Sprintf("%#v", err)} {
-		if strings.Contains(text, planted) {
+		if strings.Contains(text, planted) || strings.Contains(text, "\n") {
 			t.Errorf("the error tells the secret: %q", text)
 		}
 	}
