@@ -3,6 +3,9 @@ package main
 import (
 	"fmt"
 	"io"
+	"maps"
+	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -10,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/larder-project/larder/cmd/larder/admin"
+	"github.com/larder-project/larder/remotes"
 	"github.com/larder-project/larder/remotes/upstream"
 )
 
@@ -22,7 +26,10 @@ func newStatusCommand(o *options) *cobra.Command {
 daemon started: how often they answered, limited (429) or failed, what was received,
 and how many pulls a registry says are LEFT of how many, until when at the latest.
 "left alone" is an upstream that asked for it with 429 or 503: it gets no request
-before that time.`,
+before that time.
+
+If one was passed over, a second table says how often which upstream answered,
+and why it was passed over for the next one of its route.`,
 		Example: `  larder status
   larder status --json | jq '.upstreams[] | select(.host == "registry-1.docker.io") | .remaining'`,
 		Args: cobra.NoArgs,
@@ -59,7 +66,34 @@ func printStatus(w io.Writer, s admin.Status, now time.Time) error {
 		fmt.Fprintf(tw, "%s\t%s\t%d\t%d\t%d\t%s\t%s\t%s\n", a.Host, a.Account, n.OK+n.NotFound+n.Refused+n.Limited+n.Failed,
 			n.Limited, n.Failed, humanize.IBytes(uint64(a.Bytes)), leftOf(a, now), untilOf(a, now))
 	}
+	if err := tw.Flush(); err != nil {
+		return err
+	}
+	return printSources(w, s.Sources)
+}
+
+// printSources says who answered in whose place, if anybody was passed over.
+func printSources(w io.Writer, sources *remotes.Sources) error {
+	passedOver := func(u remotes.UpstreamUse) bool { return len(u.PassedOver) > 0 }
+	if sources == nil || !slices.ContainsFunc(sources.Upstreams, passedOver) {
+		return nil
+	}
+	fmt.Fprintln(w)
+	tw := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
+	fmt.Fprintln(tw, "SOURCE\tANSWERED\tPASSED OVER")
+	for _, u := range sources.Upstreams {
+		fmt.Fprintf(tw, "%s\t%d\t%s\n", u.Upstream, u.Answers, orDash(reasonsOf(u)))
+	}
 	return tw.Flush()
+}
+
+// reasonsOf says how often an upstream was passed over, and why.
+func reasonsOf(u remotes.UpstreamUse) string {
+	var reasons []string
+	for _, reason := range slices.Sorted(maps.Keys(u.PassedOver)) {
+		reasons = append(reasons, fmt.Sprintf("%d %s", u.PassedOver[reason], reason))
+	}
+	return strings.Join(reasons, ", ")
 }
 
 // leftOf says how many pulls are left of how many; "-" if nobody said so, or

@@ -20,6 +20,7 @@ import (
 
 	"github.com/larder-project/larder/cmd/larder/admin"
 	"github.com/larder-project/larder/cmd/larder/config"
+	"github.com/larder-project/larder/remotes"
 	"github.com/larder-project/larder/remotes/remotestest"
 	"github.com/larder-project/larder/remotes/upstream"
 )
@@ -57,6 +58,10 @@ func TestStatus(t *testing.T) {
 	if want := (upstream.Answers{OK: 4, NotFound: 1, Limited: 1}); a.Answers != want || a.Host != d.registry.Host() || *a.Remaining != 76 || a.Bytes < 4096 {
 		t.Errorf("upstream is %+v, want answers %+v", a, want)
 	}
+	if use := s.Sources.Upstreams[0]; use.Upstream != d.registry.URL() || use.Answers == 0 || use.PassedOver["ImageNotFound"] == 0 ||
+		s.Sources.Repositories[0].Repository != "docker.io/library/app" {
+		t.Errorf("sources are %+v", s.Sources)
+	}
 	row := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(a.Host) + ` +anonymous +6 +1 +0 +[\d.]+ KiB +76 of 100 +left alone until \d`)
 	if out := d.mustLarder(t, "status"); !row.MatchString(out) {
 		t.Errorf("status prints\n%s", out)
@@ -81,7 +86,10 @@ func TestStatusTable(t *testing.T) {
 		{Host: "b", Account: "u", Remaining: n(3), Limit: n(9), WindowEnd: now.Add(24 * time.Hour)},
 		{Host: "c", Account: "u", Remaining: n(3), Limit: n(9), WindowEnd: now.Add(-time.Second), AloneUntil: now.Add(-time.Second)},
 		{Host: "d", Account: "u", AloneUntil: now.Add(time.Minute)},
-	}}, now)
+	}, Sources: &remotes.Sources{Upstreams: []remotes.UpstreamUse{
+		{Upstream: "https://a/hub", Answers: 3, PassedOver: map[string]int64{"UpstreamUnavailable": 2, "ImageNotFound": 1}},
+		{Upstream: "https://b", Answers: 1},
+	}}}, now)
 	want := `larder 1, process 7, up 1h30m0s
 mirror m
 store /r
@@ -91,6 +99,10 @@ a          u         15        4         5        2.0 KiB    3        13:00:00
 b          u         0         0         0        0 B        3 of 9   2026-03-05 12:00:00
 c          u         0         0         0        0 B        -        -
 d          u         0         0         0        0 B        -        left alone until 12:01:00
+
+SOURCE          ANSWERED   PASSED OVER
+https://a/hub   3          1 ImageNotFound, 2 UpstreamUnavailable
+https://b       1          -
 `
 	if err != nil || out.String() != want {
 		t.Errorf("got\n%s%v\nwant\n%s", out.String(), err, want)

@@ -56,6 +56,6 @@ func (o *options) askDaemon(ctx context.Context) *admin.Status {
 	if err != nil {
 		return nil
 	}
-	status.Upstreams = nil // who answers, and not how it does: that is "status"
+	status.Upstreams, status.Sources = nil, nil // who answers, and not how it does: that is "status"
 	return &status
 }

@@ -19,6 +19,9 @@ type Status struct {
 	Mirror string `json:"mirror"`
 	// Upstreams are what is known of the upstreams that were asked since then.
 	Upstreams []upstream.Account `json:"upstreams,omitempty"`
+	// Sources says who answered since then, and who was passed over. Nil if
+	// nobody was asked.
+	Sources *remotes.Sources `json:"sources,omitempty"`
 }
 
 // PullRequest asks for an image with all its blobs.

@@ -44,6 +44,9 @@ func NewHandler(registry *remotes.Registry, status Status, logger *slog.Logger) 
 func (s *server) daemon(*http.Request) (any, error) {
 	status := s.status
 	status.Upstreams = s.registry.Pool.Ledger()
+	if sources := s.registry.Sources(); len(sources.Upstreams) > 0 {
+		status.Sources = &sources
+	}
 	return status, nil
 }
 
