@@ -18,7 +18,7 @@ func TestTenThousandPullsAskNothing(t *testing.T) {
 	img := remotestest.Build(remotestest.ImageSpec{Seed: 604})
 	r := b.tokenRegistry(map[string]remotestest.Image{"team/app:1": img})
 	file := b.write("secret.json", secretText(t, puller, pullerPassword))
-	l := b.larder(trustTokens(r) + privateRule(r.Host(), "credential_file", file))
+	l := b.larder(noCompanions + trustTokens(r) + privateRule(r.Host(), "credential_file", file))
 	url := l.URL + "/v2/team/app/manifests/1?ns=" + r.Host()
 	if a := get(t, url); !a.whole(img.Root.Digest) {
 		t.Fatalf("first pull: %v", a)
