@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 
+	"github.com/containerd/errdefs"
 	"github.com/spf13/cobra"
 
 	"github.com/larder-project/larder/cmd/larder/config"
@@ -32,7 +33,9 @@ func newConfigCheckCommand(o *options) *cobra.Command {
 		Short: "Check a configuration file",
 		Long: `Checks FILE, else the file given by --config, else ` + config.DefaultPath + `.
 
-All problems are reported, each with file, line and key; the exit code is then 2.
+All problems of the file are reported, each with line and key; if it has none,
+those of the files that it names (certificates, the kubelet's configuration), and
+of what goes together: what larder serve would refuse. The exit code is then 2.
 Warnings name what is valid but probably not meant on this machine. A running
 daemon is not asked and not changed.`,
 		Example: `  larder config check
@@ -53,8 +56,17 @@ func checkConfig(o *options, file string) error {
 	if err != nil {
 		return err
 	}
+	wired, err := wire(c, mirrorAddr(c.Mirror.Address), newWarner(o.stderr))
+	if err != nil {
+		return o.misconfigured(file, err)
+	}
+	wired.Pool.Close()
 	for _, w := range c.Warnings() {
 		fmt.Fprintf(o.stderr, "warning: %s\n", w)
+	}
+	// A secret that is not there yet is among the warnings.
+	if _, err := readSecret(string(c.Mirror.SecretFile)); err != nil && !errdefs.IsNotFound(err) {
+		return o.misconfigured(file, err)
 	}
 	name := cmp.Or(file, config.DefaultPath)
 	if _, err := os.Stat(name); file == "" && errors.Is(err, fs.ErrNotExist) {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/containerd/errdefs"
+	"github.com/dustin/go-humanize/english"
 	"github.com/spf13/cobra"
 
 	"github.com/larder-project/larder/cmd/larder/config"
@@ -99,23 +100,13 @@ func (im rulesImport) read(cmd *cobra.Command, o *options, args []string) ([]rem
 	if err != nil {
 		return nil, eachPrefixed(name, err)
 	}
+	if len(list.Rules) == 0 {
+		fmt.Fprintf(o.stderr, "warning: %s: there are no rules in it\n", name)
+	}
 	if list.More {
 		fmt.Fprintf(o.stderr, "warning: %s: the list goes on (nextToken), the account has further rules\n", name)
 	}
 	return list.Rules, nil
-}
-
-// eachPrefixed puts a file's name before every problem.
-func eachPrefixed(name string, err error) error {
-	joined, ok := err.(interface{ Unwrap() []error })
-	if !ok {
-		return fmt.Errorf("%s: %w", name, err)
-	}
-	var errs []error
-	for _, one := range joined.Unwrap() {
-		errs = append(errs, fmt.Errorf("%s: %w", name, one))
-	}
-	return errors.Join(errs...)
 }
 
 // appendRules adds those rules to the configuration file whose prefix is not
@@ -155,7 +146,7 @@ func (o *options) appendRules(rules []remotes.Rule) error {
 	for _, r := range add {
 		fmt.Fprintf(o.stdout, "%-8s %s -> %s\n", "added", r.ECRRepositoryPrefix, r.UpstreamRegistryURL)
 	}
-	_, err = fmt.Fprintf(o.stdout, "%s: %d rules added; larder rules validate asks their upstreams, a running daemon takes them at its next start\n", file, len(add))
+	_, err = fmt.Fprintf(o.stdout, "%s: %s added; larder rules validate asks the upstreams, a running daemon takes them at its next start\n", file, english.Plural(len(add), "rule", ""))
 	return err
 }
 
