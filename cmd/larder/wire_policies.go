@@ -1,6 +1,8 @@
 package main
 
 import (
+	"time"
+
 	"github.com/larder-project/larder/cmd/larder/config"
 	"github.com/larder-project/larder/remotes"
 )
@@ -11,5 +13,9 @@ func policiesOf(cfg *config.Config, rules remotes.Rules) (remotes.Policies, erro
 	for _, t := range cfg.Templates {
 		templates = append(templates, t.Remote())
 	}
-	return remotes.NewPolicies(remotes.Policy{}).WithRules(rules, templates)
+	defaults := remotes.Policy{
+		Mode: remotes.ModeCacheFirst, Private: remotes.PrivateNo,
+		Window: time.Duration(cfg.Freshness.Window), Deleted: string(cfg.Freshness.Deleted),
+	}
+	return remotes.NewPolicies(defaults).WithRules(rules, templates)
 }
