@@ -259,6 +259,7 @@ func TestWrongUse(t *testing.T) {
 		{[]string{"unpin", "nope"}, exitFailure, "is not pinned"},
 		{[]string{"refresh", "app@sha256:" + strings.Repeat("a", 64)}, exitFailure, "a digest cannot change"},
 		{[]string{"ls", "extra"}, exitUsage, `ls takes no arguments, got "extra"`},
+		{[]string{"rules", "validate", "a", "b"}, exitUsage, "accepts at most 1 arg"},
 		{[]string{"frobnicate"}, exitUsage, "unknown command"},
 		{[]string{"pul", "x"}, exitUsage, `unknown command "pul", did you mean pin or pull?`},
 		{[]string{"setup", "containerd", "--print", "--undo"}, exitUsage, "print undo"},

@@ -12,6 +12,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
+	"github.com/larder-project/larder/cmd/larder/config"
 	"github.com/larder-project/larder/remotes"
 )
 
@@ -57,7 +58,7 @@ func printImage(w io.Writer, img remotes.ImageDetail) error {
 		row("answered by", fmt.Sprintf("%s, %s", a.Upstream, ago(a.At)))
 	}
 	if t := img.Tag; t != nil {
-		row("checked", fmt.Sprintf("%s, window %s", ago(t.Validated), img.Window))
+		row("checked", fmt.Sprintf("%s, window %s", ago(t.Validated), windowText(img.Window)))
 		row("moved", ago(t.Moved))
 		row("used", usedOf(img.Image))
 		if t.Failures > 0 {
@@ -75,6 +76,14 @@ func printImage(w io.Writer, img remotes.ImageDetail) error {
 	printTree(&b, img.Tree, "")
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// windowText is a window as the configuration has it.
+func windowText(s string) string {
+	if d, err := time.ParseDuration(s); err == nil {
+		return config.Duration(d).String()
+	}
+	return s
 }
 
 // referrersOf counts referrers and names their types, "" if there are none.

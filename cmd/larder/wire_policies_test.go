@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/larder-project/larder/cache"
 	"github.com/larder-project/larder/cmd/larder/config"
 	"github.com/larder-project/larder/remotes"
 )
@@ -43,7 +44,7 @@ func TestPoliciesOf(t *testing.T) {
 // TestPrintImageAnsweredBy: show tells who answered last, if anybody did.
 func TestPrintImageAnsweredBy(t *testing.T) {
 	t.Parallel()
-	img := remotes.ImageDetail{Image: remotes.Image{Name: "docker.io/a:1"}}
+	img := remotes.ImageDetail{Image: remotes.Image{Name: "docker.io/a:1", Tag: &cache.Tag{}, Window: "24h0m0s"}}
 	for _, answered := range []bool{false, true} {
 		if answered {
 			img.AnsweredBy = &remotes.Answer{Upstream: "https://cache.internal", At: time.Now()}
@@ -51,6 +52,9 @@ func TestPrintImageAnsweredBy(t *testing.T) {
 		var out strings.Builder
 		if err := printImage(&out, img); err != nil {
 			t.Fatal(err)
+		}
+		if !strings.Contains(out.String(), ", window 24h\n") {
+			t.Errorf("the window is not as the configuration has it:\n%s", out.String())
 		}
 		if got := strings.Contains(out.String(), "answered by https://cache.internal, "); got != answered {
 			t.Errorf("answered: %t:\n%s", answered, out.String())
