@@ -154,16 +154,17 @@ credential_file = "/two.json"
 	}
 }
 
-// TestConfigCheckWarnsOfCredentials: what may come later is a warning.
-func TestConfigCheckWarnsOfCredentials(t *testing.T) {
+// TestConfigCheckWarnsOfParts: what may come later, or has no effect, is a warning.
+func TestConfigCheckWarnsOfParts(t *testing.T) {
 	t.Parallel()
 	file := configFile(t, "[credentials]\ndocker_config = \"/none/docker.json\"\n[[rules]]\necr_repository_prefix = \"hub\"\n"+
-		"upstream_registry_url = \"docker.io\"\ncredential_file = \"/none/hub.json\"\n")
+		"upstream_registry_url = \"docker.io\"\ncredential_file = \"/none/hub.json\"\n[[templates]]\nprefix = \"hubb\"\nmode = \"offline\"\n")
 	code, stdout, stderr := larder(t, file, "", "config", "check")
 	if code != 0 || stdout != file+": ok\n" {
 		t.Errorf("exit %d, %q", code, stdout)
 	}
 	for _, want := range []string{
+		"warning: template holds for nothing: its prefix is neither that of a rule nor begins with a registry host, prefix hubb\n",
 		"warning: docker's credentials cannot be read yet: docker_config /none/docker.json: no such file or directory\n",
 		"warning: no credential yet for the upstream of a rule, its pulls fail until there is one, upstream docker.io: credential_file /none/hub.json: no such file or directory\n",
 	} {

@@ -52,6 +52,7 @@ func wire(cfg *config.Config, mirror net.Addr, logger *slog.Logger) (remotes.Con
 	if err != nil {
 		return remotes.Config{}, err
 	}
+	tellIdle(policies, logger)
 	names, err := namesOf(cfg, rules, mirror)
 	if err != nil {
 		return remotes.Config{}, err
