@@ -260,7 +260,7 @@ func TestECRBeforeOrigin(t *testing.T) {
 		}
 	}
 	routes := fmt.Sprintf("[[routes]]\nregistry = \"docker.io\"\nupstreams = [%q, %q]\n", parts.ECRHost+"/docker-hub", meter.URL())
-	l := b.larder(s.config()+routes, s.env()...)
+	l := b.larder(noCompanions+s.config()+routes, s.env()...)
 	certs := b.certs(l)
 	c := b.containerd(certs, false)
 

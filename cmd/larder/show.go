@@ -61,8 +61,11 @@ func printImage(w io.Writer, img remotes.ImageDetail) error {
 		row("checked", fmt.Sprintf("%s, window %s", ago(t.Validated), windowText(img.Window)))
 		row("moved", ago(t.Moved))
 		row("used", usedOf(img.Image))
-		if t.Failures > 0 {
+		switch {
+		case t.Failures > 0:
 			row("failing", fmt.Sprintf("%d in a row, next %s: %s", t.Failures, nextCheck(t.NextCheck), t.LastError))
+		case t.LastError != "": // not made, to spare what the registry allows
+			row("put off", fmt.Sprintf("next check %s: %s", nextCheck(t.NextCheck), t.LastError))
 		}
 	}
 	row("pinned", pinnedOf(img.Image))

@@ -61,3 +61,17 @@ func TestPrintImageAnsweredBy(t *testing.T) {
 		}
 	}
 }
+
+// TestPrintImagePutOff: show tells why a check was not made, and that this is no
+// failure.
+func TestPrintImagePutOff(t *testing.T) {
+	t.Parallel()
+	const why = "upstream allows 5 more pulls"
+	for failures, want := range map[int]string{0: "put off     next check at the next pull: " + why, 2: "failing     2 in a row, next at the next pull: " + why} {
+		img := remotes.ImageDetail{Image: remotes.Image{Name: "docker.io/a:1", Tag: &cache.Tag{Failures: failures, LastError: why}}}
+		var out strings.Builder
+		if err := printImage(&out, img); err != nil || !strings.Contains(out.String(), want+"\n") {
+			t.Errorf("%d failures: no %q in\n%s%v", failures, want, out.String(), err)
+		}
+	}
+}
