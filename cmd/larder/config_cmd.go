@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 
 	"github.com/containerd/errdefs"
@@ -56,11 +57,9 @@ func checkConfig(o *options, file string) error {
 	if err != nil {
 		return err
 	}
-	wired, err := wire(c, mirrorAddr(c.Mirror.Address), newWarner(o.stderr))
-	if err != nil {
+	if err := checkWiring(c, newWarner(o.stderr)); err != nil {
 		return o.misconfigured(file, err)
 	}
-	wired.Pool.Close()
 	for _, w := range c.Warnings() {
 		fmt.Fprintf(o.stderr, "warning: %s\n", w)
 	}
@@ -75,6 +74,16 @@ func checkConfig(o *options, file string) error {
 	}
 	_, err = fmt.Fprintf(o.stdout, "%s: ok\n", name)
 	return err
+}
+
+// checkWiring finds what the daemon would refuse at its start.
+func checkWiring(c *config.Config, logger *slog.Logger) error {
+	wired, err := wire(c, mirrorAddr(c.Mirror.Address), logger)
+	if err != nil {
+		return err
+	}
+	wired.Pool.Close()
+	return nil
 }
 
 func newConfigDumpCommand(o *options) *cobra.Command {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -137,7 +138,15 @@ func (o *options) appendRules(rules []remotes.Rule) error {
 	if err != nil {
 		return err
 	}
-	if err := config.Append(file, text); err != nil {
+	silent := slog.New(slog.DiscardHandler)
+	broken := checkWiring(cfg, silent) != nil // before, and by something else
+	err = config.Append(file, text, func(c *config.Config) error {
+		if broken {
+			return nil
+		}
+		return o.misconfigured(file, checkWiring(c, silent))
+	})
+	if err != nil {
 		if errors.Is(err, os.ErrPermission) {
 			return fmt.Errorf("%w; run as root, or give --config: %w", err, errdefs.ErrPermissionDenied)
 		}

@@ -198,7 +198,7 @@ upstream_registry_url = "quay.io"
 	if code != exitFailure || stderr != "larder: 1 of 2 rules invalid: team/sub\n" || len(got) != 2 {
 		t.Fatalf("exit %d, %+v, %s", code, got, stderr)
 	}
-	if bad, good := got[0], got[1]; bad.ECRRepositoryPrefix != "team/sub" || bad.IsValid || !strings.Contains(bad.Failure, "refused") || !good.IsValid || good.Failure != "" {
+	if bad, good := got[0], got[1]; bad.ECRRepositoryPrefix != "team/sub" || bad.UpstreamRepositoryPrefix != remotes.Root || bad.IsValid || !strings.Contains(bad.Failure, "refused") || !good.IsValid || good.Failure != "" {
 		t.Errorf("got %+v", got)
 	}
 	if table := mustLarder(t, file, "", "rules", "validate", "team/"); !strings.Contains(table, "team     registry.example   yes     -\n") || strings.Contains(table, "quay") {
@@ -237,6 +237,24 @@ func TestRulesImport(t *testing.T) {
 	_, _, stderr := larder(t, none, `{"pullThroughCacheRules":[],"NextToken":"abc"}`, "rules", "import", "-")
 	if !strings.Contains(stderr, "warning: stdin: the list goes on") {
 		t.Errorf("a page: %s", stderr)
+	}
+}
+
+// TestRulesImportAppendIsServed: rules with which the daemon would not start are
+// not added. Another fault of the file is not theirs.
+func TestRulesImportAppendIsServed(t *testing.T) {
+	t.Parallel()
+	const rule = `{"pullThroughCacheRules":[{"ecrRepositoryPrefix":"hub2","upstreamRegistryUrl":"registry-1.docker.io",
+"credentialArn":"arn:aws:secretsmanager:eu-central-1:123456789012:secret:ecr-pullthroughcache/other-a1b2c3"}]}`
+	const own = "[[rules]]\necr_repository_prefix = \"hub\"\nupstream_registry_url = \"docker.io\"\ncredential_file = \"/one.json\"\n"
+	file := configFile(t, own)
+	code, _, stderr := larder(t, file, rule, "rules", "import", "-", "--append")
+	if data, err := os.ReadFile(file); code != exitUsage || !strings.Contains(stderr, "two rules name different credentials") || err != nil || string(data) != own {
+		t.Errorf("exit %d, %s%s%v", code, stderr, data, err)
+	}
+	const broken = "[credentials]\nkubelet_config = \"/none\"\nkubelet_bin_dir = \"/none\"\n"
+	if out := mustLarder(t, configFile(t, broken), rule, "rules", "import", "-", "--append"); !strings.Contains(out, "added    hub2") {
+		t.Errorf("got %s", out)
 	}
 }
 
