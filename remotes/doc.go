@@ -75,8 +75,10 @@
 // names it. (TestClaimsDoNotChangeTypes, TestLayerIsNoManifest)
 //
 // A rule is valid if the upstreams of its route are there, are registries, and
-// take the rule's credential; how a name maps is told as it is done.
-// (TestValidate, TestExplain, TestExplainNothing)
+// take the rule's credential, or want one that the pullers of PrivateVerify bring;
+// how a name maps is told as it is done. Templates that hold for nothing are
+// told. (TestValidate, TestValidatePrivate, TestExplain, TestExplainNothing,
+// TestIdleTemplates)
 //
 // A repository under [PrivateVerify] is served to those whom its upstream lets
 // have a manifest of it; [Registry.Admit] asks by one HEAD, shared by all who

@@ -140,7 +140,7 @@ func (r *Registry) wholeImage(ref Reference) (detail ImageDetail, unread, err er
 
 // imageTree is an image with its tree, and without its companions.
 func (r *Registry) imageTree(ref Reference) (detail ImageDetail, unread, err error) {
-	img := Image{Name: ref.name()}
+	img := Image{Name: ref.name(), Platforms: []string{}}
 	err = r.describeImage(ref, &img)
 	if errdefs.IsNotFound(err) {
 		return ImageDetail{}, nil, fmt.Errorf("image %s is not in the store: %w", ref, errdefs.ErrNotFound)

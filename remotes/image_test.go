@@ -62,6 +62,19 @@ func sizeOf(img remotestest.Image) (n int64) {
 	return n
 }
 
+// TestImageWithoutPlatform: an image of which only the manifest came has an empty
+// list, which JSON has as one, too.
+func TestImageWithoutPlatform(t *testing.T) {
+	t.Parallel()
+	b, _ := one(t, build(6))
+	if _, err := b.Resolve(soon(t), app(t, "1")); err != nil {
+		t.Fatal(err)
+	}
+	if d, err := b.Image(app(t, "1")); err != nil || d.Platforms == nil || len(d.Platforms) != 0 {
+		t.Errorf("got %#v, %v, want an empty list", d.Platforms, err)
+	}
+}
+
 func TestRemoveKeepsSharedBlobs(t *testing.T) {
 	t.Parallel()
 	img, other := remotestest.Build(multi()), build(6)

@@ -15,6 +15,7 @@ type Policies struct {
 	defaults Policy
 	root     *setter // the template ROOT
 	byHost   map[string]coverage
+	idle     []string // prefixes of templates that hold for nothing
 }
 
 // coverage is what says something of the repositories of a registry host, the
@@ -43,7 +44,7 @@ func (ps Policies) WithRules(rules Rules, templates []Template) (Policies, error
 	if err := checkTemplates(templates); err != nil {
 		return Policies{}, err
 	}
-	ps.root, ps.byHost = nil, map[string]coverage{}
+	ps.root, ps.byHost, ps.idle = nil, map[string]coverage{}, nil
 	var errs []error
 	for _, r := range rules.sorted {
 		errs = append(errs, ps.addRule(r))
@@ -99,7 +100,9 @@ func (ps *Policies) addTemplate(rules Rules, t Template) error {
 		ps.root = s
 		return err
 	}
+	idle := true
 	add := func(host, path string, depth int) {
+		idle = false
 		on := ps.byHost[host]
 		on.templates = append(on.templates, cover{setter: s, path: path, depth: depth})
 		ps.byHost[host] = on
@@ -112,8 +115,15 @@ func (ps *Policies) addTemplate(rules Rules, t Template) error {
 			add(r.host(), path, depth)
 		}
 	}
+	if idle {
+		ps.idle = append(ps.idle, t.Prefix)
+	}
 	return err
 }
+
+// Idle are the prefixes of templates that hold for nothing: no rule leads below
+// them, and they begin with no registry host. They are probably not meant so.
+func (ps Policies) Idle() []string { return ps.idle }
 
 // over returns Policies whose gaps are filled.
 func (ps Policies) over(f Freshness) Policies {

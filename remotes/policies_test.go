@@ -2,6 +2,7 @@ package remotes
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 )
@@ -198,6 +199,22 @@ func TestPoliciesOverFreshness(t *testing.T) {
 	p := newPolicies(t, []Rule{{ECRRepositoryPrefix: "hub", UpstreamRegistryURL: "docker.io", Settings: marked(0)}}).over(f).For(appRepo())
 	if p.Window != 0 {
 		t.Errorf("a rule's window of 0s became %s", p.Window)
+	}
+}
+
+func TestIdleTemplates(t *testing.T) {
+	t.Parallel()
+	rules, err := NewRules([]Rule{{ECRRepositoryPrefix: "team/a", UpstreamRegistryURL: "quay.io"}}, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var templates []Template
+	for _, prefix := range []string{"team", "team/a", "team/a/b", "docker.io/library", "ROOT", "team/b", "docker-hub/library"} {
+		templates = append(templates, Template{Prefix: prefix, Settings: Settings{Mode: ModeOffline}})
+	}
+	ps, err := NewPolicies(Policy{}).WithRules(rules, templates)
+	if want := []string{"team/b", "docker-hub/library"}; err != nil || !slices.Equal(ps.Idle(), want) {
+		t.Errorf("got %q, %v, want %q", ps.Idle(), err, want)
 	}
 }
 

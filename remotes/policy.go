@@ -37,6 +37,12 @@ func (p Policy) over(f Freshness) Freshness {
 	return f
 }
 
+// WindowOf is for how long a stored tag is served without asking upstream, over
+// a registry's freshness. always says that it is never asked for again.
+func (p Policy) WindowOf(f Freshness, ref Reference) (window time.Duration, always bool) {
+	return p.over(f).WindowOf(ref.String()), p.settles(ref.Tag)
+}
+
 // setter is a rule or a template with its settings, compiled.
 type setter struct {
 	// name is for texts, for instance: rule "docker-hub".

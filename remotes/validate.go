@@ -22,7 +22,8 @@ type Validator struct {
 // Validate returns nil if the rule's own credential, where it has one, can be
 // read, and every upstream of its route is reached, is a registry, and takes
 // who asks. Otherwise it returns what is wrong, of all upstreams; without its
-// credential none is asked.
+// credential none is asked. With PrivateVerify, and where no credential is known,
+// it is right that the upstream wants one: those who pull bring it.
 func (v Validator) Validate(ctx context.Context, r Rule) error {
 	host, err := ParseHost(r.UpstreamRegistryURL)
 	if err != nil {
@@ -36,9 +37,22 @@ func (v Validator) Validate(ctx context.Context, r Rule) error {
 	}
 	var errs []error
 	for _, ep := range v.Routes.For(host) {
-		errs = append(errs, v.Pool.Client(ep).Ping(ctx, repository))
+		err := v.Pool.Client(ep).Ping(ctx, repository)
+		if errdefs.IsPermissionDenied(err) && r.Settings.Private == PrivateVerify && v.knowsNone(ctx, ep.Host, repository) {
+			err = nil
+		}
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
+}
+
+// knowsNone reports whether there is no credential for a repository at a host.
+func (v Validator) knowsNone(ctx context.Context, host, repository string) bool {
+	if v.Credentials == nil {
+		return true
+	}
+	cred, err := v.Credentials.Credential(ctx, host, repository)
+	return err == nil && cred.IsZero()
 }
 
 // credential reads the credential of a rule that names one: the registry may
@@ -50,7 +64,7 @@ func (v Validator) credential(ctx context.Context, r Rule, host, repository stri
 	host = Routes{}.For(host)[0].Host
 	cred, err := v.Credentials.Credential(ctx, host, repository)
 	if err != nil {
-		return err // it names host and source
+		return fmt.Errorf("credential for %s: %w", host, err)
 	}
 	if cred.IsZero() {
 		return fmt.Errorf("credential for %s: the rule names one and none was found: %w", host, errdefs.ErrNotFound)

@@ -102,6 +102,44 @@ func TestValidate(t *testing.T) {
 	}
 }
 
+// TestValidatePrivate: who pulls brings the credential, so that larder needs none.
+// If it has one, that must be good.
+func TestValidatePrivate(t *testing.T) {
+	t.Parallel()
+	reg := remotestest.New(t, remotestest.WithBasic("alice", "opensesame"))
+	ep, err := upstream.ParseEndpoint(reg.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	routes, err := NewRoutes(map[string][]upstream.Endpoint{"registry.example": {ep}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	none := &oneCredential{}
+	wrong := &oneCredential{cred: upstream.Credential{Username: "alice", Secret: "wrong"}}
+	for name, tc := range map[string]struct {
+		private Privacy
+		creds   *oneCredential
+		valid   bool
+	}{
+		"verify, none":  {PrivateVerify, none, true},
+		"verify, wrong": {PrivateVerify, wrong, false},
+		"no, none":      {PrivateNo, none, false},
+	} {
+		tc.creds.ask = make(chan string, 10)
+		pool, err := upstream.NewPool(upstream.Options{Named: []upstream.Endpoint{ep}, Credentials: *tc.creds})
+		if err != nil {
+			t.Fatal(err)
+		}
+		v := Validator{Pool: pool, Routes: routes, Credentials: *tc.creds}
+		rule := Rule{ECRRepositoryPrefix: "team", UpstreamRegistryURL: "registry.example", Settings: Settings{Private: tc.private}}
+		if err := v.Validate(t.Context(), rule); (err == nil) != tc.valid {
+			t.Errorf("%s: got %v, want valid: %t", name, err, tc.valid)
+		}
+		pool.Close()
+	}
+}
+
 func TestValidateNoHost(t *testing.T) {
 	t.Parallel()
 	err := Validator{}.Validate(t.Context(), Rule{ECRRepositoryPrefix: "team", UpstreamRegistryURL: "no host"})

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 
+	"github.com/containerd/errdefs"
 	"github.com/spf13/cobra"
 
 	"github.com/larder-project/larder/cmd/larder/config"
@@ -32,7 +34,9 @@ func newConfigCheckCommand(o *options) *cobra.Command {
 		Short: "Check a configuration file",
 		Long: `Checks FILE, else the file given by --config, else ` + config.DefaultPath + `.
 
-All problems are reported, each with file, line and key; the exit code is then 2.
+All problems of the file are reported, each with line and key; if it has none,
+those of the files that it names (certificates, the kubelet's configuration), and
+of what goes together: what larder serve would refuse. The exit code is then 2.
 Warnings name what is valid but probably not meant on this machine. A running
 daemon is not asked and not changed.`,
 		Example: `  larder config check
@@ -53,8 +57,15 @@ func checkConfig(o *options, file string) error {
 	if err != nil {
 		return err
 	}
+	if err := checkWiring(c, newWarner(o.stderr)); err != nil {
+		return o.misconfigured(file, err)
+	}
 	for _, w := range c.Warnings() {
 		fmt.Fprintf(o.stderr, "warning: %s\n", w)
+	}
+	// A secret that is not there yet is among the warnings.
+	if _, err := readSecret(string(c.Mirror.SecretFile)); err != nil && !errdefs.IsNotFound(err) {
+		return o.misconfigured(file, err)
 	}
 	name := cmp.Or(file, config.DefaultPath)
 	if _, err := os.Stat(name); file == "" && errors.Is(err, fs.ErrNotExist) {
@@ -63,6 +74,16 @@ func checkConfig(o *options, file string) error {
 	}
 	_, err = fmt.Fprintf(o.stdout, "%s: ok\n", name)
 	return err
+}
+
+// checkWiring finds what the daemon would refuse at its start.
+func checkWiring(c *config.Config, logger *slog.Logger) error {
+	wired, err := wire(c, mirrorAddr(c.Mirror.Address), logger)
+	if err != nil {
+		return err
+	}
+	wired.Pool.Close()
+	return nil
 }
 
 func newConfigDumpCommand(o *options) *cobra.Command {

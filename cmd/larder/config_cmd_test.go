@@ -86,6 +86,94 @@ func TestConfigCheckWarns(t *testing.T) {
 	}
 }
 
+// TestConfigCheckIsServes: what the daemon would refuse at its start the check
+// finds, with the same words.
+func TestConfigCheckIsServes(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	empty := filepath.Join(dir, "empty")
+	if err := os.WriteFile(empty, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const rules = `
+[[rules]]
+ecr_repository_prefix = "hub"
+upstream_registry_url = "registry-1.docker.io"
+credential_file = "/one.json"
+[[rules]]
+ecr_repository_prefix = "hub2"
+upstream_registry_url = "docker.io"
+credential_file = "/two.json"
+`
+	for name, tc := range map[string]struct {
+		text string
+		want []string // each on a line of its own, behind the file's name
+	}{
+		"kubelet's configuration": {
+			"[credentials]\nkubelet_config = \"/none/config.json\"\nkubelet_bin_dir = \"/none\"\n",
+			[]string{"credentials: kubelet_config /none/config.json: no such file or directory"},
+		},
+		"two credentials": {rules, []string{"credentials: two rules name different credentials"}},
+		"certificates": {
+			"[[upstream.hosts]]\nhost = \"a.example\"\nca_file = \"/none/ca.pem\"\n[[upstream.hosts]]\nhost = \"b.example\"\nca_file = \"" + empty + "\"\n",
+			[]string{"upstream host a.example: open /none/ca.pem: no such file", "upstream host b.example: " + empty + " holds no PEM certificate"},
+		},
+		"node secret": {"[mirror]\nsecret_file = \"" + empty + "\"\n", []string{"mirror.secret_file: "}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			home := t.TempDir()
+			text := "root = \"" + home + "/root\"\nadmin.address = \"" + home + "/a\"\n"
+			if !strings.Contains(tc.text, "[mirror]") {
+				text += "mirror.address = \"127.0.0.1:0\"\n"
+			}
+			file := configFile(t, text+tc.text)
+			code, stdout, check := larder(t, file, "", "config", "check")
+			if code != exitUsage || stdout != "" {
+				t.Errorf("exit %d, %q", code, stdout)
+			}
+			var problems []string
+			for line := range strings.Lines(check) {
+				if !strings.HasPrefix(line, "warning: ") {
+					problems = append(problems, strings.TrimPrefix(line, "larder: "))
+				}
+			}
+			if len(problems) != len(tc.want) {
+				t.Fatalf("got %q, want %q", problems, tc.want)
+			}
+			for i, want := range tc.want {
+				if !strings.HasPrefix(problems[i], file+": "+want) {
+					t.Errorf("got %q, want %q", problems[i], want)
+				}
+			}
+			code, _, serve := larder(t, file, "", "serve")
+			if code != exitUsage || !strings.HasSuffix(serve, "larder: "+strings.Join(problems, "")) {
+				t.Errorf("serve: exit %d\n%s\nwant\n%s", code, serve, check)
+			}
+		})
+	}
+}
+
+// TestConfigCheckWarnsOfParts: what may come later, or has no effect, is a warning.
+func TestConfigCheckWarnsOfParts(t *testing.T) {
+	t.Parallel()
+	file := configFile(t, "[credentials]\ndocker_config = \"/none/docker.json\"\n[[rules]]\necr_repository_prefix = \"hub\"\n"+
+		"upstream_registry_url = \"docker.io\"\ncredential_file = \"/none/hub.json\"\n[[templates]]\nprefix = \"hubb\"\nmode = \"offline\"\n")
+	code, stdout, stderr := larder(t, file, "", "config", "check")
+	if code != 0 || stdout != file+": ok\n" {
+		t.Errorf("exit %d, %q", code, stdout)
+	}
+	for _, want := range []string{
+		"warning: template holds for nothing: its prefix is neither that of a rule nor begins with a registry host, prefix hubb\n",
+		"warning: docker's credentials cannot be read yet: docker_config /none/docker.json: no such file or directory\n",
+		"warning: no credential yet for the upstream of a rule, its pulls fail until there is one, upstream docker.io: credential_file /none/hub.json: no such file or directory\n",
+	} {
+		if !strings.Contains(stderr, want) {
+			t.Errorf("no %q in\n%s", want, stderr)
+		}
+	}
+}
+
 func TestConfigDump(t *testing.T) {
 	t.Parallel()
 	secret := configFile(t, "s3cret")

@@ -76,7 +76,7 @@ func checkArgsAsUsage(cmd *cobra.Command) {
 	if check := cmd.Args; check != nil {
 		cmd.Args = func(cmd *cobra.Command, args []string) error {
 			if err := check(cmd, args); err != nil {
-				return &usageError{explainArgs(cmd, args, err)}
+				return &usageError{explainArgs(cmd, check, args, err)}
 			}
 			return nil
 		}
@@ -87,8 +87,8 @@ func checkArgsAsUsage(cmd *cobra.Command) {
 }
 
 // explainArgs says what is wrong with arguments in words for people: cobra
-// calls every one too many an unknown command.
-func explainArgs(cmd *cobra.Command, args []string, err error) error {
+// calls every one too many an unknown command. check is the verb's own.
+func explainArgs(cmd *cobra.Command, check cobra.PositionalArgs, args []string, err error) error {
 	if cmd.HasSubCommands() && len(args) > 0 {
 		text := fmt.Sprintf("unknown command %q", args[0])
 		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
@@ -97,7 +97,7 @@ func explainArgs(cmd *cobra.Command, args []string, err error) error {
 		return errors.New(text)
 	}
 	verb := strings.TrimPrefix(cmd.CommandPath(), cmd.Root().Name()+" ")
-	if len(args) > 0 && cmd.Args(cmd, nil) == nil {
+	if len(args) > 0 && check(cmd, nil) == nil && check(cmd, args[:1]) != nil {
 		return fmt.Errorf("%s takes no arguments, got %q", verb, args[0])
 	}
 	return fmt.Errorf("%s: %w", verb, err)

@@ -41,7 +41,7 @@ configuration.`,
 type ruleJSON struct {
 	ecrrules.Entry
 	CredentialFile string       `json:"credentialFile,omitempty"`
-	Credential     string       `json:"credential"` // file, arn or none
+	Credential     string       `json:"credential"` // file, arn, role or none
 	Origin         string       `json:"origin"`     // config or built-in
 	Settings       settingsJSON `json:"settings,omitzero"`
 }
@@ -88,6 +88,8 @@ func credentialOf(r remotes.Rule) string {
 		return "file"
 	case r.CredentialARN != "":
 		return "arn"
+	case r.CustomRoleARN != "":
+		return "role"
 	}
 	return "none"
 }

@@ -5,10 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/containerd/errdefs"
+	"github.com/dustin/go-humanize/english"
 	"github.com/spf13/cobra"
 
 	"github.com/larder-project/larder/cmd/larder/config"
@@ -99,23 +101,13 @@ func (im rulesImport) read(cmd *cobra.Command, o *options, args []string) ([]rem
 	if err != nil {
 		return nil, eachPrefixed(name, err)
 	}
+	if len(list.Rules) == 0 {
+		fmt.Fprintf(o.stderr, "warning: %s: there are no rules in it\n", name)
+	}
 	if list.More {
 		fmt.Fprintf(o.stderr, "warning: %s: the list goes on (nextToken), the account has further rules\n", name)
 	}
 	return list.Rules, nil
-}
-
-// eachPrefixed puts a file's name before every problem.
-func eachPrefixed(name string, err error) error {
-	joined, ok := err.(interface{ Unwrap() []error })
-	if !ok {
-		return fmt.Errorf("%s: %w", name, err)
-	}
-	var errs []error
-	for _, one := range joined.Unwrap() {
-		errs = append(errs, fmt.Errorf("%s: %w", name, one))
-	}
-	return errors.Join(errs...)
 }
 
 // appendRules adds those rules to the configuration file whose prefix is not
@@ -146,7 +138,15 @@ func (o *options) appendRules(rules []remotes.Rule) error {
 	if err != nil {
 		return err
 	}
-	if err := config.Append(file, text); err != nil {
+	silent := slog.New(slog.DiscardHandler)
+	broken := checkWiring(cfg, silent) != nil // before, and by something else
+	err = config.Append(file, text, func(c *config.Config) error {
+		if broken {
+			return nil
+		}
+		return o.misconfigured(file, checkWiring(c, silent))
+	})
+	if err != nil {
 		if errors.Is(err, os.ErrPermission) {
 			return fmt.Errorf("%w; run as root, or give --config: %w", err, errdefs.ErrPermissionDenied)
 		}
@@ -155,7 +155,7 @@ func (o *options) appendRules(rules []remotes.Rule) error {
 	for _, r := range add {
 		fmt.Fprintf(o.stdout, "%-8s %s -> %s\n", "added", r.ECRRepositoryPrefix, r.UpstreamRegistryURL)
 	}
-	_, err = fmt.Fprintf(o.stdout, "%s: %d rules added; larder rules validate asks their upstreams, a running daemon takes them at its next start\n", file, len(add))
+	_, err = fmt.Fprintf(o.stdout, "%s: %s added; larder rules validate asks the upstreams, a running daemon takes them at its next start\n", file, english.Plural(len(add), "rule", ""))
 	return err
 }
 

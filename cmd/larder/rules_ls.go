@@ -21,7 +21,8 @@ func newRulesListCommand(o *options) *cobra.Command {
 		Short:   "List the rules in the order in which they are tried",
 		Long: `Lists the rules of the configuration and the built-in ones, in the order in
 which they are tried: the longest prefix first, ROOT last. CREDENTIAL says where
-the rule's own credential is: in a file, behind an ARN, or nowhere.
+the rule's own credential is: in a file, in the secret of an ARN, got with an IAM
+role, or nowhere.
 
 With --json the names are those of aws ecr describe-pull-through-cache-rules;
 credential, credentialFile, origin and settings are larder's own.`,

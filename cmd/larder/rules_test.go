@@ -76,8 +76,8 @@ func TestRulesList(t *testing.T) {
 	if got := strings.Fields(lines[8]); !slices.Equal(got, []string{"team", "registry.example", "apps", "-", "none", "config"}) {
 		t.Errorf("got %q in\n%s", got, strings.Join(lines, "\n"))
 	}
-	for _, r := range []remotes.Rule{{CredentialFile: "/x", CredentialARN: "arn"}, {CredentialARN: "arn"}, {}} {
-		if got, want := credentialOf(r), map[string]string{"/xarn": "file", "arn": "arn", "": "none"}[r.CredentialFile+r.CredentialARN]; got != want {
+	for _, r := range []remotes.Rule{{CredentialFile: "/x", CredentialARN: "arn"}, {CredentialARN: "arn"}, {CustomRoleARN: "role"}, {}} {
+		if got, want := credentialOf(r), map[string]string{"/xarn": "file", "arn": "arn", "role": "role", "": "none"}[r.CredentialFile+r.CredentialARN+r.CustomRoleARN]; got != want {
 			t.Errorf("%+v: got %s, want %s", r, got, want)
 		}
 	}
@@ -110,7 +110,7 @@ upstreams = ["http://10.0.0.1:5000/copy", "registry.example"]
 		},
 	} {
 		got := decodeJSON[trial](t, mustLarder(t, file, "", "rules", "test", "--json", name))
-		got.Rule = nil
+		got.Rule, got.Treatment = nil, nil
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
@@ -125,6 +125,49 @@ upstreams = ["http://10.0.0.1:5000/copy", "registry.example"]
 	for name, want := range map[string]string{"localhost/quay/a/b": "no rule covers it", "quay.io/a/b": "is not listed"} {
 		code, stdout, stderr := larder(t, none, "", "rules", "test", name)
 		if code != exitFailure || !strings.Contains(stderr, want) || !strings.Contains(stdout, "rule        none: ") && !strings.Contains(stdout, "rule   ") {
+			t.Errorf("%s: exit %d\n%s\n%s", name, code, stdout, stderr)
+		}
+	}
+}
+
+// TestRulesTryTreatment: what rules and templates say of the stored name is told,
+// under whichever name it was asked for.
+func TestRulesTryTreatment(t *testing.T) {
+	t.Parallel()
+	file := configFile(t, `
+[freshness]
+deleted = "warn"
+[[freshness.tags]]
+match = "*:edge"
+window = "10m"
+[[rules]]
+ecr_repository_prefix = "hub"
+upstream_registry_url = "docker.io"
+window = "1h"
+deny = ["evil/*"]
+image_tag_mutability = "MUTABLE_WITH_EXCLUSION"
+image_tag_mutability_exclusion_filters = ["v*"]
+[[templates]]
+prefix = "hub/team"
+private = "verify"
+mode = "upstream-first"
+`)
+	for name, want := range map[string]string{
+		"localhost/hub/app:1":                             "cache-first, private: no, window: 1h, when deleted upstream: warn\n",
+		"docker.io/app:edge":                              "cache-first, private: no, window: 10m, when deleted upstream: warn\n",
+		"docker.io/app:v1":                                "cache-first, private: no, window: unlimited, once stored it never moves\n",
+		"localhost/hub/team/a:1":                          "upstream-first, private: verify, window: 0s, when deleted upstream: warn\n",
+		"quay.io/team/a:1":                                "cache-first, private: no, window: 24h, when deleted upstream: warn\n",
+		"docker.io/app@sha256:" + strings.Repeat("a", 64): "cache-first, private: no\n",
+	} {
+		if out := mustLarder(t, file, "", "rules", "test", name); !strings.Contains(out, "treated      "+want) {
+			t.Errorf("%s: no %q in\n%s", name, want, out)
+		}
+	}
+	const refused = `repository docker.io/evil/app is denied by rule "hub", which has deny = "evil/*"`
+	for _, name := range []string{"localhost/hub/evil/app", "evil/app"} {
+		code, stdout, stderr := larder(t, file, "", "rules", "test", name)
+		if code != exitFailure || stderr != "larder: "+refused+"\n" || !strings.Contains(stdout, "refused      "+refused+"\n") {
 			t.Errorf("%s: exit %d\n%s\n%s", name, code, stdout, stderr)
 		}
 	}
@@ -155,7 +198,7 @@ upstream_registry_url = "quay.io"
 	if code != exitFailure || stderr != "larder: 1 of 2 rules invalid: team/sub\n" || len(got) != 2 {
 		t.Fatalf("exit %d, %+v, %s", code, got, stderr)
 	}
-	if bad, good := got[0], got[1]; bad.ECRRepositoryPrefix != "team/sub" || bad.IsValid || !strings.Contains(bad.Failure, "refused") || !good.IsValid || good.Failure != "" {
+	if bad, good := got[0], got[1]; bad.ECRRepositoryPrefix != "team/sub" || bad.UpstreamRepositoryPrefix != remotes.Root || bad.IsValid || !strings.Contains(bad.Failure, "refused") || !good.IsValid || good.Failure != "" {
 		t.Errorf("got %+v", got)
 	}
 	if table := mustLarder(t, file, "", "rules", "validate", "team/"); !strings.Contains(table, "team     registry.example   yes     -\n") || strings.Contains(table, "quay") {
@@ -197,13 +240,31 @@ func TestRulesImport(t *testing.T) {
 	}
 }
 
+// TestRulesImportAppendIsServed: rules with which the daemon would not start are
+// not added. Another fault of the file is not theirs.
+func TestRulesImportAppendIsServed(t *testing.T) {
+	t.Parallel()
+	const rule = `{"pullThroughCacheRules":[{"ecrRepositoryPrefix":"hub2","upstreamRegistryUrl":"registry-1.docker.io",
+"credentialArn":"arn:aws:secretsmanager:eu-central-1:123456789012:secret:ecr-pullthroughcache/other-a1b2c3"}]}`
+	const own = "[[rules]]\necr_repository_prefix = \"hub\"\nupstream_registry_url = \"docker.io\"\ncredential_file = \"/one.json\"\n"
+	file := configFile(t, own)
+	code, _, stderr := larder(t, file, rule, "rules", "import", "-", "--append")
+	if data, err := os.ReadFile(file); code != exitUsage || !strings.Contains(stderr, "two rules name different credentials") || err != nil || string(data) != own {
+		t.Errorf("exit %d, %s%s%v", code, stderr, data, err)
+	}
+	const broken = "[credentials]\nkubelet_config = \"/none\"\nkubelet_bin_dir = \"/none\"\n"
+	if out := mustLarder(t, configFile(t, broken), rule, "rules", "import", "-", "--append"); !strings.Contains(out, "added    hub2") {
+		t.Errorf("got %s", out)
+	}
+}
+
 func TestRulesImportAppend(t *testing.T) {
 	t.Parallel()
 	file := configFile(t, threeRules)
 	out := mustLarder(t, file, plainRules, "rules", "import", "-", "--append")
 	for _, want := range []string{
 		"added    k8s -> registry.k8s.io\n", "skipped  team/sub (is configured already, the same)\n",
-		"skipped  team (is configured already, differently: its upstream there is registry.example)\n", file + ": 1 rules added",
+		"skipped  team (is configured already, differently: its upstream there is registry.example)\n", file + ": 1 rule added",
 	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in\n%s", want, out)

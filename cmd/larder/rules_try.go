@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/larder-project/larder/cmd/larder/config"
 	"github.com/larder-project/larder/remotes"
 )
 
@@ -18,11 +19,11 @@ func newRulesTryCommand(o *options) *cobra.Command {
 		Use:   "test REF",
 		Short: "Show how a name maps, step by step",
 		Long: `Shows which of the three forms a name has, the rule that maps it, the name under
-which larder stores it, and the upstreams that are asked for it in order. Nothing
-is asked. A short name is Docker Hub's, as for containerd's clients: write
+which larder stores it, how rules and templates have it treated there, and the
+upstreams that are asked for it in order. Nothing is asked. A short name is Docker Hub's, as for containerd's clients: write
 localhost/PREFIX/… for a name on larder's own address.
 
-The exit code is 1 if nothing covers the name.`,
+The exit code is 1 if nothing covers the name, or allow or deny refuse it.`,
 		Example: `  larder rules test localhost/docker-hub/library/nginx:1.29
   larder rules test 123456789012.dkr.ecr.eu-central-1.amazonaws.com/quay/prometheus/prometheus:v3
   larder rules test --json nginx | jq -r .upstreams[0]`,
@@ -50,8 +51,48 @@ type trial struct {
 	Rule      *ruleJSON    `json:"rule"`
 	Reason    string       `json:"reason,omitempty"` // why no rule maps it
 	Stored    string       `json:"stored,omitempty"`
+	Treatment *treatment   `json:"treatment,omitempty"`
+	Refused   string       `json:"refused,omitempty"` // by allow or deny
 	Upstreams []string     `json:"upstreams"`
 	Hint      string       `json:"hint,omitempty"`
+}
+
+// treatment is what holds for a stored name, whatever the rule says that maps
+// it.
+type treatment struct {
+	Mode    remotes.Mode    `json:"mode"`
+	Private remotes.Privacy `json:"private"`
+	Deleted string          `json:"deleted"`
+	Window  string          `json:"window,omitempty"` // of a tag; "unlimited": it is never checked
+}
+
+func treatmentOf(cfg *config.Config, policies remotes.Policies, ref remotes.Reference) (*treatment, error) {
+	fresh, err := freshnessOf(cfg.Freshness)
+	if err != nil {
+		return nil, err
+	}
+	p := policies.For(ref.Repository)
+	t := &treatment{Mode: p.Mode, Private: p.Private, Deleted: p.Deleted}
+	if ref.Tag == "" {
+		return t, nil
+	}
+	window, always := p.WindowOf(fresh, ref)
+	t.Window = config.Duration(window).String()
+	if always {
+		t.Window = "unlimited"
+	}
+	return t, nil
+}
+
+func (t *treatment) String() string {
+	text := fmt.Sprintf("%s, private: %s", t.Mode, t.Private)
+	switch {
+	case t.Window == "unlimited":
+		text += ", window: unlimited, once stored it never moves"
+	case t.Window != "":
+		text += fmt.Sprintf(", window: %s, when deleted upstream: %s", t.Window, t.Deleted)
+	}
+	return text
 }
 
 // tryName maps a name. A trial that is not nil is as far as it goes.
@@ -83,7 +124,18 @@ func (o *options) tryName(text string) (*trial, error) {
 		t.Rule = &rule
 	}
 	if err == nil {
-		t.Stored = remotes.Reference{Repository: e.Repository, Tag: ref.Tag, Digest: ref.Digest}.String()
+		stored := remotes.Reference{Repository: e.Repository, Tag: ref.Tag, Digest: ref.Digest}
+		t.Stored = stored.String()
+		var policies remotes.Policies
+		if policies, err = policiesOf(cfg, set.Rules); err != nil {
+			return nil, err
+		}
+		if t.Treatment, err = treatmentOf(cfg, policies, stored); err != nil {
+			return nil, err
+		}
+		if err = policies.Permit(e.Repository); err != nil {
+			t.Refused = withoutKind(err.Error())
+		}
 	}
 	for _, ep := range e.Upstreams {
 		t.Upstreams = append(t.Upstreams, ep.String())
@@ -105,6 +157,12 @@ func (t *trial) print(w io.Writer) error {
 		fmt.Fprintf(tw, "rule\tnone: %s\n", t.Reason)
 	}
 	fmt.Fprintf(tw, "stored as\t%s\n", orDash(t.Stored))
+	if t.Treatment != nil {
+		fmt.Fprintf(tw, "treated\t%s\n", t.Treatment)
+	}
+	if t.Refused != "" {
+		fmt.Fprintf(tw, "refused\t%s\n", t.Refused)
+	}
 	for i, u := range t.Upstreams {
 		fmt.Fprintf(tw, "upstream %d\t%s\n", i+1, u)
 	}

@@ -95,7 +95,7 @@ func (o *options) validateRules(ctx context.Context, prefixes []string, timeout 
 		group.Go(func() error {
 			ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no answer within %s", timeout))
 			defer cancel()
-			answers[i] = validity{Entry: ecrrules.EntryOf(r), IsValid: true}
+			answers[i] = validity{Entry: set.json(r).Entry, IsValid: true}
 			if err := v.Validate(ctx, r); err != nil {
 				answers[i].IsValid, answers[i].Failure = false, failureText(ctx, err)
 			}

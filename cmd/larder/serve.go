@@ -56,7 +56,7 @@ func (o *options) serve(ctx context.Context, cfg *config.Config) (err error) {
 	logger := o.newLogger(cfg.Log)
 	secret, err := readSecret(string(cfg.Mirror.SecretFile))
 	if err != nil {
-		return err
+		return o.misconfigured(o.configPath, err)
 	}
 	store, err := cache.Open(string(cfg.Root), cache.WithFillPolicy(fillPolicyOf(cfg.Fill)), cache.WithLogger(logger))
 	if errors.Is(err, fs.ErrPermission) {
@@ -86,7 +86,7 @@ func (o *options) serve(ctx context.Context, cfg *config.Config) (err error) {
 
 	registry, err := newRegistry(cfg, store, mirrorListener.Addr(), logger)
 	if err != nil {
-		return err
+		return o.misconfigured(o.configPath, err)
 	}
 	defer registry.Pool.Close()
 	defer behind(ctx, registry.Run)()

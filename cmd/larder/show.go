@@ -12,6 +12,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
+	"github.com/larder-project/larder/cmd/larder/config"
 	"github.com/larder-project/larder/remotes"
 )
 
@@ -57,11 +58,14 @@ func printImage(w io.Writer, img remotes.ImageDetail) error {
 		row("answered by", fmt.Sprintf("%s, %s", a.Upstream, ago(a.At)))
 	}
 	if t := img.Tag; t != nil {
-		row("checked", fmt.Sprintf("%s, window %s", ago(t.Validated), img.Window))
+		row("checked", fmt.Sprintf("%s, window %s", ago(t.Validated), windowText(img.Window)))
 		row("moved", ago(t.Moved))
 		row("used", usedOf(img.Image))
-		if t.Failures > 0 {
+		switch {
+		case t.Failures > 0:
 			row("failing", fmt.Sprintf("%d in a row, next %s: %s", t.Failures, nextCheck(t.NextCheck), t.LastError))
+		case t.LastError != "": // not made, to spare what the registry allows
+			row("put off", fmt.Sprintf("next check %s: %s", nextCheck(t.NextCheck), t.LastError))
 		}
 	}
 	row("pinned", pinnedOf(img.Image))
@@ -75,6 +79,14 @@ func printImage(w io.Writer, img remotes.ImageDetail) error {
 	printTree(&b, img.Tree, "")
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// windowText is a window as the configuration has it.
+func windowText(s string) string {
+	if d, err := time.ParseDuration(s); err == nil {
+		return config.Duration(d).String()
+	}
+	return s
 }
 
 // referrersOf counts referrers and names their types, "" if there are none.

@@ -23,8 +23,8 @@ func newStatusCommand(o *options) *cobra.Command {
 		Use:   "status",
 		Short: "Show the running daemon and its upstreams",
 		Long: `Shows who answers, and what is known of the upstreams that were asked since the
-daemon started: how often they answered, limited (429) or failed, what was received,
-and how many pulls a registry says are LEFT of how many, until when at the latest.
+daemon started: how often they were ASKED, LIMITED that (429) or FAILED, what was
+received, and how many pulls a registry says are LEFT of how many, until when at the latest.
 "left alone" is an upstream that asked for it with 429 or 503: it gets no request
 before that time.
 
@@ -60,7 +60,7 @@ func printStatus(w io.Writer, s admin.Status, now time.Time) error {
 	}
 	fmt.Fprintln(w)
 	tw := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(tw, "UPSTREAM\tACCOUNT\tANSWERS\tLIMITED\tFAILED\tRECEIVED\tLEFT\tUNTIL")
+	fmt.Fprintln(tw, "UPSTREAM\tACCOUNT\tASKED\tLIMITED\tFAILED\tRECEIVED\tLEFT\tUNTIL")
 	for _, a := range s.Upstreams {
 		n := a.Answers
 		fmt.Fprintf(tw, "%s\t%s\t%d\t%d\t%d\t%s\t%s\t%s\n", a.Host, a.Account, n.OK+n.NotFound+n.Refused+n.Limited+n.Failed,

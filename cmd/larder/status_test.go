@@ -94,11 +94,11 @@ func TestStatusTable(t *testing.T) {
 mirror m
 store /r
 
-UPSTREAM   ACCOUNT   ANSWERS   LIMITED   FAILED   RECEIVED   LEFT     UNTIL
-a          u         15        4         5        2.0 KiB    3        13:00:00
-b          u         0         0         0        0 B        3 of 9   2026-03-05 12:00:00
-c          u         0         0         0        0 B        -        -
-d          u         0         0         0        0 B        -        left alone until 12:01:00
+UPSTREAM   ACCOUNT   ASKED   LIMITED   FAILED   RECEIVED   LEFT     UNTIL
+a          u         15      4         5        2.0 KiB    3        13:00:00
+b          u         0       0         0        0 B        3 of 9   2026-03-05 12:00:00
+c          u         0       0         0        0 B        -        -
+d          u         0       0         0        0 B        -        left alone until 12:01:00
 
 SOURCE          ANSWERED   PASSED OVER
 https://a/hub   3          1 ImageNotFound, 2 UpstreamUnavailable

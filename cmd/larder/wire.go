@@ -25,41 +25,54 @@ func (o *options) newLogger(cfg config.Log) *slog.Logger {
 	return slog.New(slog.NewTextHandler(o.stderr, ho))
 }
 
-// newRegistry wires the pull-through path of a configuration. mirror is the
-// address on which the mirror listens: names on it mean larder itself.
+// newRegistry wires the pull-through path of a configuration over a store.
 func newRegistry(cfg *config.Config, store *cache.Store, mirror net.Addr, logger *slog.Logger) (*remotes.Registry, error) {
-	rules, err := remotes.NewRules(rulesOf(cfg), cfg.Names.BuiltinRules)
+	wired, err := wire(cfg, mirror, logger)
 	if err != nil {
 		return nil, err
+	}
+	wired.Store = store
+	return remotes.NewRegistry(wired), nil
+}
+
+// wire makes all of the pull-through path but the store, and so finds what is
+// wrong beyond the configuration file itself: what the files that it names hold,
+// too. mirror is the address on which the mirror listens: names on it mean
+// larder itself. Close the Pool, if the path is not used.
+func wire(cfg *config.Config, mirror net.Addr, logger *slog.Logger) (remotes.Config, error) {
+	rules, err := remotes.NewRules(rulesOf(cfg), cfg.Names.BuiltinRules)
+	if err != nil {
+		return remotes.Config{}, err
 	}
 	routes, named, err := routesOf(cfg)
 	if err != nil {
-		return nil, err
+		return remotes.Config{}, err
 	}
 	policies, err := policiesOf(cfg, rules)
 	if err != nil {
-		return nil, err
+		return remotes.Config{}, err
 	}
+	tellIdle(policies, logger)
 	names, err := namesOf(cfg, rules, mirror)
 	if err != nil {
-		return nil, err
+		return remotes.Config{}, err
 	}
 	fresh, err := freshnessOf(cfg.Freshness)
 	if err != nil {
-		return nil, err
+		return remotes.Config{}, err
 	}
 	opts, err := poolOptions(cfg, rules, named, logger)
 	if err != nil {
-		return nil, err
+		return remotes.Config{}, err
 	}
 	pool, err := upstream.NewPool(opts)
 	if err != nil {
-		return nil, err
+		return remotes.Config{}, err
 	}
-	return remotes.NewRegistry(remotes.Config{
-		Store: store, Pool: pool, Names: names, Routes: routes, Freshness: fresh, Policies: policies,
+	return remotes.Config{
+		Pool: pool, Names: names, Routes: routes, Freshness: fresh, Policies: policies,
 		Access: accessOf(cfg.Private), Companions: companionsOf(cfg.Companions), Logger: logger,
-	}), nil
+	}, nil
 }
 
 // poolOptions are how upstreams are asked, by the daemon and by verbs.

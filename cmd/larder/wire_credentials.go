@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"log/slog"
 
 	"github.com/larder-project/larder/cmd/larder/config"
@@ -36,7 +35,7 @@ func credentialsOf(rules []remotes.Rule, cfg config.Credentials, logger *slog.Lo
 	}
 	chain, err := credentials.New(o)
 	if err != nil {
-		return nil, fmt.Errorf("credentials: %w", err)
+		return nil, eachPrefixed("credentials", err)
 	}
 	return chain, nil
 }

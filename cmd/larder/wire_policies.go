@@ -1,6 +1,9 @@
 package main
 
 import (
+	"log/slog"
+	"time"
+
 	"github.com/larder-project/larder/cmd/larder/config"
 	"github.com/larder-project/larder/remotes"
 )
@@ -11,5 +14,17 @@ func policiesOf(cfg *config.Config, rules remotes.Rules) (remotes.Policies, erro
 	for _, t := range cfg.Templates {
 		templates = append(templates, t.Remote())
 	}
-	return remotes.NewPolicies(remotes.Policy{}).WithRules(rules, templates)
+	defaults := remotes.Policy{
+		Mode: remotes.ModeCacheFirst, Private: remotes.PrivateNo,
+		Window: time.Duration(cfg.Freshness.Window), Deleted: string(cfg.Freshness.Deleted),
+	}
+	return remotes.NewPolicies(defaults).WithRules(rules, templates)
+}
+
+// tellIdle logs templates that hold for nothing: left alone, they would look as
+// if they worked.
+func tellIdle(policies remotes.Policies, logger *slog.Logger) {
+	for _, prefix := range policies.Idle() {
+		logger.Warn("template holds for nothing: its prefix is neither that of a rule nor begins with a registry host", "prefix", prefix)
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/larder-project/larder/cache"
 	"github.com/larder-project/larder/cmd/larder/config"
 	"github.com/larder-project/larder/remotes"
 )
@@ -43,7 +44,7 @@ func TestPoliciesOf(t *testing.T) {
 // TestPrintImageAnsweredBy: show tells who answered last, if anybody did.
 func TestPrintImageAnsweredBy(t *testing.T) {
 	t.Parallel()
-	img := remotes.ImageDetail{Image: remotes.Image{Name: "docker.io/a:1"}}
+	img := remotes.ImageDetail{Image: remotes.Image{Name: "docker.io/a:1", Tag: &cache.Tag{}, Window: "24h0m0s"}}
 	for _, answered := range []bool{false, true} {
 		if answered {
 			img.AnsweredBy = &remotes.Answer{Upstream: "https://cache.internal", At: time.Now()}
@@ -52,8 +53,25 @@ func TestPrintImageAnsweredBy(t *testing.T) {
 		if err := printImage(&out, img); err != nil {
 			t.Fatal(err)
 		}
+		if !strings.Contains(out.String(), ", window 24h\n") {
+			t.Errorf("the window is not as the configuration has it:\n%s", out.String())
+		}
 		if got := strings.Contains(out.String(), "answered by https://cache.internal, "); got != answered {
 			t.Errorf("answered: %t:\n%s", answered, out.String())
+		}
+	}
+}
+
+// TestPrintImagePutOff: show tells why a check was not made, and that this is no
+// failure.
+func TestPrintImagePutOff(t *testing.T) {
+	t.Parallel()
+	const why = "upstream allows 5 more pulls"
+	for failures, want := range map[int]string{0: "put off     next check at the next pull: " + why, 2: "failing     2 in a row, next at the next pull: " + why} {
+		img := remotes.ImageDetail{Image: remotes.Image{Name: "docker.io/a:1", Tag: &cache.Tag{Failures: failures, LastError: why}}}
+		var out strings.Builder
+		if err := printImage(&out, img); err != nil || !strings.Contains(out.String(), want+"\n") {
+			t.Errorf("%d failures: no %q in\n%s%v", failures, want, out.String(), err)
 		}
 	}
 }

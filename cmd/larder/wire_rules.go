@@ -46,10 +46,13 @@ func (o *options) validatorOf(cfg *config.Config, rules remotes.Rules) (remotes.
 	if err != nil {
 		return remotes.Validator{}, err
 	}
-	options, err := poolOptions(cfg, rules, named, o.newLogger(cfg.Log))
+	options, err := poolOptions(cfg, rules, named, newWarner(o.stderr))
 	if err != nil {
-		return remotes.Validator{}, err
+		return remotes.Validator{}, o.misconfigured(o.configPath, err)
 	}
 	pool, err := upstream.NewPool(options)
-	return remotes.Validator{Pool: pool, Routes: routes, Credentials: options.Credentials}, err
+	if err != nil {
+		return remotes.Validator{}, o.misconfigured(o.configPath, err)
+	}
+	return remotes.Validator{Pool: pool, Routes: routes, Credentials: options.Credentials}, nil
 }

@@ -64,7 +64,7 @@ func refuse(req request, err error) refusal {
 	switch {
 	case errdefs.IsNotFound(err) && !fromUpstream:
 		r.status, r.code = http.StatusNotFound, "NAME_UNKNOWN"
-		r.message = fmt.Sprintf("The repository with name '%.256s' does not exist in the registry: no rule covers it", req.name)
+		r.message = fmt.Sprintf("The repository with name '%.256s' does not exist in the registry", req.name)
 	case errdefs.IsNotFound(err) && req.kind == kindBlob:
 		r.status, r.code, r.message = http.StatusNotFound, "BLOB_UNKNOWN", "Requested layer not found"
 	case errdefs.IsNotFound(err) && req.kind == kindTags:
@@ -110,13 +110,21 @@ type errorDetail struct {
 	Cause  string `json:"cause,omitempty"`
 }
 
+// causeText is an error without its kind at the end: status and code say that.
+func causeText(err error) string {
+	return strings.TrimSuffix(err.Error(), ": "+errdefs.Resolve(err).Error())
+}
+
 // write sends the refusal.
 func (r refusal) write(w http.ResponseWriter) {
 	detail := errorDetail{Reason: r.reason()}
 	message := r.message
 	if r.cause != nil {
-		detail.Cause = r.cause.Error()
-		message += ": " + detail.Cause
+		detail.Cause = causeText(r.cause)
+		if !strings.HasSuffix(message, ".") { // as a text of ECR's does
+			message += ":"
+		}
+		message += " " + detail.Cause
 	}
 	body, err := json.Marshal(errorBody{Errors: []errorEntry{{Code: r.code, Message: message, Detail: detail}}})
 	if err != nil {

@@ -22,7 +22,7 @@ func TestRefusals(t *testing.T) {
 	t.Parallel()
 	const (
 		notStored  = "larder could not get it from upstream and has not stored it: "
-		denied     = "The authentication to the upstream registry failed. Verify that the credentials provided in the pull through cache rule are correct, and try again.: "
+		denied     = "The authentication to the upstream registry failed. Verify that the credentials provided in the pull through cache rule are correct, and try again. "
 		limited    = "upstream limits the rate of requests, and larder has not stored it: "
 		noImage    = "Requested image not found: "
 		noLayer    = "Requested layer not found: "
@@ -79,7 +79,7 @@ func TestRefusals(t *testing.T) {
 				if a.status != w.status || e.Code != w.code || !strings.HasPrefix(e.Message, w.message) || e.Detail.Reason != w.reason {
 					t.Errorf("%s: got %d %+v\nwant %+v", endpoint, a.status, e, w)
 				}
-				if !strings.HasSuffix(e.Message, ": "+e.Detail.Cause) || !strings.Contains(e.Detail.Cause, b.up.Host()) {
+				if !strings.HasSuffix(e.Message, " "+e.Detail.Cause) || !strings.Contains(e.Detail.Cause, b.up.Host()) {
 					t.Errorf("%s: cause %q: want it in the message, and the upstream in it", endpoint, e.Detail.Cause)
 				}
 				if a.err != nil || a.length != int64(len(a.body)) || head.status != a.status || len(head.body) != 0 {
@@ -201,10 +201,25 @@ func TestRefusedByRule(t *testing.T) {
 					t.Errorf("got %d %+v, want %d %s %s", a.status, a.entry(), c.status, c.code, c.message)
 				}
 			}
+			for _, kind := range []string{": permission denied", ": unavailable", ": not found"} {
+				if e := b.ask(http.MethodGet, manifestPath("1")).entry(); strings.HasSuffix(e.Message, kind) || strings.HasSuffix(e.Detail.Cause, kind) {
+					t.Errorf("%+v ends in words for programs", e)
+				}
+			}
 			if name != "gone" && len(b.up.Requests()) != 0 {
 				t.Errorf("upstream saw %d requests, want 0", len(b.up.Requests()))
 			}
 		})
+	}
+}
+
+// A name that nothing covers is told in ECR's words, and what to do once.
+func TestRefusedWithoutRule(t *testing.T) {
+	t.Parallel()
+	a := newBench(t).ask(http.MethodGet, "/v2/nope/app/manifests/1")
+	if m := a.entry().Message; a.status != http.StatusNotFound || strings.Count(m, "no rule covers it") != 1 ||
+		!strings.HasPrefix(m, "The repository with name 'nope/app' does not exist in the registry: ") || strings.HasSuffix(m, ": not found") {
+		t.Errorf("got %d %s", a.status, m)
 	}
 }
 

@@ -6,9 +6,11 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 
 	"github.com/containerd/errdefs"
 )
@@ -102,22 +104,26 @@ type transports struct {
 // for hosts with either.
 func newTransports(hosts map[string]Host, common *http.Transport, build func(*tls.Config) *http.Transport) (*transports, error) {
 	ts := &transports{common: common, own: map[string]*http.Transport{}}
-	for name, h := range hosts {
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(hosts)) {
+		h := hosts[name]
 		if !h.hasTLS() {
 			continue
 		}
 		cfg, err := h.tlsConfig()
 		if err != nil {
-			return nil, fmt.Errorf("upstream host %s: %w", name, err)
+			errs = append(errs, fmt.Errorf("upstream host %s: %w", name, err))
+			continue
 		}
 		proxy, err := common.Proxy(&http.Request{URL: &url.URL{Scheme: "https", Host: name}})
 		if err == nil && proxy != nil && proxy.Scheme == "https" {
-			return nil, fmt.Errorf("upstream host %s: certificates of its own cannot go through a proxy that is an https:// URL; "+
-				"add the host to NO_PROXY, or name the proxy by http://: %w", name, errdefs.ErrFailedPrecondition)
+			errs = append(errs, fmt.Errorf("upstream host %s: certificates of its own cannot go through a proxy that is an https:// URL; "+
+				"add the host to NO_PROXY, or name the proxy by http://: %w", name, errdefs.ErrFailedPrecondition))
+			continue
 		}
 		ts.own[hostPort("https", name)] = build(cfg)
 	}
-	return ts, nil
+	return ts, errors.Join(errs...)
 }
 
 // RoundTrip implements http.RoundTripper.

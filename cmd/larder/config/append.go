@@ -19,10 +19,10 @@ const newFileMode = 0o644
 
 // Append adds text, tables of their own, to the end of a configuration file.
 // What is in the file stays as it is, comments included. The file is replaced
-// as a whole, with its mode and owner, and only by one that Load accepts;
-// after an error it is as it was. A file that does not exist is made. Another
+// as a whole, with its mode and owner, and only by one that Load accepts, and
+// check, which may be nil; after an error it is as it was. A file that does not exist is made. Another
 // Append that runs at the same time is errdefs.ErrUnavailable.
-func Append(file string, text []byte) (err error) {
+func Append(file string, text []byte, check func(*Config) error) (err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("%s: nothing added: %w", file, err)
@@ -46,7 +46,11 @@ func Append(file string, text []byte) (err error) {
 		return err
 	}
 	defer os.Remove(temp) // gone by then if all went well
-	if _, err := Load(temp); err != nil {
+	c, err := Load(temp)
+	if err == nil && check != nil {
+		err = check(c)
+	}
+	if err != nil {
 		return fmt.Errorf("the result would not be valid: %w", placed(err, target))
 	}
 	if err := os.Rename(temp, target); err != nil {

@@ -20,7 +20,7 @@ func appendTo(t *testing.T, content, text string) (file string, err error) {
 	if err := os.WriteFile(file, []byte(content), 0o640); err != nil {
 		t.Fatal(err)
 	}
-	return file, Append(file, []byte(text))
+	return file, Append(file, []byte(text), nil)
 }
 
 func mustRead(t *testing.T, file string) string {
@@ -98,7 +98,7 @@ func TestAppendKeepsFileOnFailure(t *testing.T) {
 func TestAppendNewFile(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "config.toml")
-	if err := Append(file, []byte(addedRule)); err != nil {
+	if err := Append(file, []byte(addedRule), nil); err != nil {
 		t.Fatal(err)
 	}
 	if got := mustRead(t, file); got != addedRule {
@@ -107,7 +107,7 @@ func TestAppendNewFile(t *testing.T) {
 	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != newFileMode {
 		t.Errorf("mode is %v, %v", info.Mode(), err)
 	}
-	if err := Append(filepath.Join(t.TempDir(), "none", "config.toml"), []byte(addedRule)); !errors.Is(err, os.ErrNotExist) {
+	if err := Append(filepath.Join(t.TempDir(), "none", "config.toml"), []byte(addedRule), nil); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("without a folder: %v", err)
 	}
 }
@@ -120,7 +120,7 @@ func TestAppendThroughLink(t *testing.T) {
 	if err := errors.Join(os.WriteFile(file, nil, 0o600), os.Symlink(file, link)); err != nil {
 		t.Fatal(err)
 	}
-	if err := Append(link, []byte(addedRule)); err != nil {
+	if err := Append(link, []byte(addedRule), nil); err != nil {
 		t.Fatal(err)
 	}
 	if to, err := os.Readlink(link); err != nil || to != file || mustRead(t, file) != addedRule {
@@ -131,7 +131,7 @@ func TestAppendThroughLink(t *testing.T) {
 func TestAppendRefuses(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	if err := Append(dir, []byte(addedRule)); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "no regular file") {
+	if err := Append(dir, []byte(addedRule), nil); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "no regular file") {
 		t.Errorf("a folder: %v", err)
 	}
 	other, err := lockFolder(dir)
@@ -139,7 +139,7 @@ func TestAppendRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer other.Close()
-	if err := Append(filepath.Join(dir, "config.toml"), []byte(addedRule)); !errdefs.IsUnavailable(err) {
+	if err := Append(filepath.Join(dir, "config.toml"), []byte(addedRule), nil); !errdefs.IsUnavailable(err) {
 		t.Errorf("two at once: %v", err)
 	}
 }
@@ -154,7 +154,7 @@ func TestAppendKeepsOwner(t *testing.T) {
 	if err := errors.Join(os.WriteFile(file, nil, 0o600), os.Chown(file, 4711, 4712)); err != nil {
 		t.Fatal(err)
 	}
-	if err := Append(file, []byte(addedRule)); err != nil {
+	if err := Append(file, []byte(addedRule), nil); err != nil {
 		t.Fatal(err)
 	}
 	if uid, gid := owner(t, file); uid != 4711 || gid != 4712 {

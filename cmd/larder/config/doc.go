@@ -8,7 +8,7 @@
 //     file, line and key.
 //   - A loaded configuration holds paths of secrets, never secrets: it can be
 //     printed whole.
-//   - [Append] replaces a file by one that Load accepts, or leaves it as it was.
+//   - [Append] replaces a file by one that Load and its caller accept, or leaves it as it was.
 //     (TestAppend, TestAppendKeepsFileOnFailure)
 //
 // The comments on the fields are the user's documentation: the file

@@ -6,9 +6,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
+
+// absent ends a warning about a file that is not there.
+const absent = "does not exist"
 
 // Warnings returns what is valid but probably not meant on this machine, one
 // sentence each. It reads the file system and changes nothing.
@@ -17,7 +21,12 @@ func (c *Config) Warnings() []string {
 	if volatile(string(c.Root)) {
 		all = append(all, fmt.Sprintf("root: %q is in memory (tmpfs), the store is lost at reboot", c.Root))
 	}
-	all = append(all, secretWarnings("mirror.secret_file", c.Mirror.SecretFile)...)
+	for _, w := range secretWarnings("mirror.secret_file", c.Mirror.SecretFile) {
+		if strings.HasSuffix(w, absent) {
+			w += "; larder serve needs it, \"larder setup containerd\" makes it"
+		}
+		all = append(all, w)
+	}
 	for i, h := range c.Upstream.Hosts {
 		all = append(all, secretWarnings(fmt.Sprintf("upstream.hosts[%d].client_key_file", i), h.ClientKeyFile)...)
 	}
@@ -33,7 +42,7 @@ func secretWarnings(key string, file Path) []string {
 	info, err := os.Stat(string(file))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return []string{fmt.Sprintf("%s: %q does not exist", key, file)}
+		return []string{fmt.Sprintf("%s: %q "+absent, key, file)}
 	case err != nil:
 		return []string{fmt.Sprintf("%s: %q: %v", key, file, reason(err))}
 	case info.IsDir():

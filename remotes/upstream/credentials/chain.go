@@ -41,7 +41,7 @@ func newChain(log *reporter, links ...link) (*Chain, error) {
 }
 
 // Credential implements upstream.Credentials. The error names the source that
-// failed, and is nil if no source knows the repository. A source that runs a
+// failed and not the host, which the caller knows, and is nil if no source knows the repository. A source that runs a
 // program or asks AWS goes on when ctx ends, for the next caller.
 func (c *Chain) Credential(ctx context.Context, host, repository string) (upstream.Credential, error) {
 	q, err := newQuery(host, repository)
@@ -52,7 +52,7 @@ func (c *Chain) Credential(ctx context.Context, host, repository string) (upstre
 	for _, l := range c.links {
 		a, err := l.find(ctx, q)
 		if ctx.Err() != nil && err != nil {
-			return upstream.Credential{}, fmt.Errorf("credential for %s: %w", q.image(), ctx.Err())
+			return upstream.Credential{}, ctx.Err()
 		}
 		_, none := errors.AsType[*noneError](err)
 		switch {
@@ -62,13 +62,13 @@ func (c *Chain) Credential(ctx context.Context, host, repository string) (upstre
 			return a.credential, nil
 		case err == nil, none && !l.explicit:
 		case l.explicit:
-			return upstream.Credential{}, fmt.Errorf("credential for %s: %w", q.image(), err)
+			return upstream.Credential{}, err
 		default:
 			failed = append(failed, err)
 		}
 	}
 	if len(failed) > 0 {
-		return upstream.Credential{}, fmt.Errorf("credential for %s: %w", q.image(), join(failed))
+		return upstream.Credential{}, join(failed)
 	}
 	return upstream.Credential{}, nil
 }

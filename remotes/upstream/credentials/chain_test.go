@@ -61,7 +61,7 @@ func TestFailingSourceIsPassedOver(t *testing.T) {
 	if n := strings.Count(l.String(), "the next one is used"); n != 1 {
 		t.Errorf("told %d times, want once:\n%s", n, l)
 	}
-	fails(t, c, errdefs.ErrUnavailable, "quay.io", "team/app", "credential for quay.io/team/app", "docker-credential-fail")
+	fails(t, c, errdefs.ErrUnavailable, "quay.io", "team/app", "credential helper for quay.io", "docker-credential-fail")
 	want(t, c, "ghcr.io", "team/app", upstream.Credential{})
 }
 

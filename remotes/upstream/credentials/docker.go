@@ -40,17 +40,9 @@ func newDocker(path string, log *reporter) (*docker, error) {
 // find implements source. As docker does, it asks the helper of the registry,
 // else the store of all registries, else the auths of the file.
 func (s *docker) find(ctx context.Context, q query) (answer, error) {
-	text, _, err := readFile(s.path, maxDockerConfig)
+	config, err := s.read()
 	if err != nil {
-		return answer{}, fmt.Errorf("docker_config %s: %w", s.path, err)
-	}
-	var config struct {
-		Store   string            `json:"credsStore"`
-		Helpers map[string]string `json:"credHelpers"`
-	}
-	if err := json.Unmarshal(text, &config); err != nil && len(bytes.TrimSpace(text)) > 0 {
-		// Not json's own words: they may repeat a piece of a secret.
-		return answer{}, fmt.Errorf("docker_config %s: not a docker config.json: %w", s.path, errdefs.ErrInvalidArgument)
+		return answer{}, err
 	}
 	addresses := serverAddresses(q.host)
 	for _, address := range addresses {
@@ -62,6 +54,24 @@ func (s *docker) find(ctx context.Context, q query) (answer, error) {
 		return s.helper(ctx, config.Store, addresses[0])
 	}
 	return s.auths(ctx, q, addresses)
+}
+
+// dockerConfig is what larder itself reads of the file.
+type dockerConfig struct {
+	Store   string            `json:"credsStore"`
+	Helpers map[string]string `json:"credHelpers"`
+}
+
+func (s *docker) read() (config dockerConfig, err error) {
+	text, _, err := readFile(s.path, maxDockerConfig)
+	if err != nil {
+		return config, fmt.Errorf("docker_config %s: %w", s.path, err)
+	}
+	if err := json.Unmarshal(text, &config); err != nil && len(bytes.TrimSpace(text)) > 0 {
+		// Not json's own words: they may repeat a piece of a secret.
+		return config, fmt.Errorf("docker_config %s: not a docker config.json: %w", s.path, errdefs.ErrInvalidArgument)
+	}
+	return config, nil
 }
 
 // serverAddresses are the keys of a registry in docker's files, docker's own

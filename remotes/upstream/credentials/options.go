@@ -85,11 +85,14 @@ func (o Options) docker(log *reporter) (link, error) {
 	if err := absolute("docker_config", o.DockerConfig); err != nil {
 		return link{}, err
 	}
-	if _, _, err := readFile(o.DockerConfig, maxDockerConfig); err != nil {
-		log.log.Warn("docker_config cannot be read", "path", o.DockerConfig, "err", err)
-	}
 	s, err := newDocker(o.DockerConfig, log)
-	return link{source: s}, err
+	if err != nil {
+		return link{}, err
+	}
+	if _, err := s.read(); err != nil {
+		log.log.Warn("docker's credentials cannot be read yet", "err", err)
+	}
+	return link{source: s}, nil
 }
 
 // kubelet returns no link if there are no plugins configured.

@@ -48,6 +48,17 @@ type Rule struct {
 // source is what the rule names, for the comparison of two rules.
 func (r Rule) source() [3]string { return [3]string{r.File, r.ARN, r.RoleARN} }
 
+// sourceText is the source as the configuration has it.
+func (r Rule) sourceText() string {
+	switch {
+	case r.File != "":
+		return "credential_file " + r.File
+	case r.ARN != "":
+		return "credential_arn " + r.ARN
+	}
+	return "custom_role_arn " + r.RoleARN
+}
+
 // validate returns all problems, each naming ECR's or larder's key.
 func (r Rule) validate() error {
 	var errs []error
@@ -113,8 +124,8 @@ func newRules(all []Rule) (rules, error) {
 			first[at] = r
 			rs = append(rs, r)
 		case other.source() != r.source():
-			errs = append(errs, fmt.Errorf("rules for %s: two name different credentials for the same repositories, give one of them an upstream_repository_prefix or the same credential: %w",
-				r.name(), errdefs.ErrInvalidArgument))
+			errs = append(errs, fmt.Errorf("two rules name different credentials for the same repositories of %s: %s, and %s; give both the same, or one an upstream_repository_prefix of its own: %w",
+				r.name(), other.sourceText(), r.sourceText(), errdefs.ErrInvalidArgument))
 		}
 	}
 	slices.SortStableFunc(rs, func(a, b Rule) int { return cmp.Compare(len(b.Prefix), len(a.Prefix)) })

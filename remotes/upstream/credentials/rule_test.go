@@ -67,7 +67,7 @@ func TestRulesAreChecked(t *testing.T) {
 		"want the ARN of a Secr": {{Host: "docker.io", ARN: testARN + strings.Repeat("x", maxSecretARN)}},
 		"ARN of an IAM role":     {{Host: testECR, RoleARN: "arn:aws:iam::123456789012:user/me"}},
 		"no private ECR":         {{Host: "public.ecr.aws", RoleARN: testRole}},
-		"different credentials":  {{Host: "docker.io", File: "/x"}, {Host: "index.docker.io", File: "/y"}},
+		"credential_file /x, and credential_file /y": {{Host: "docker.io", File: "/x"}, {Host: "index.docker.io", File: "/y"}},
 	} {
 		_, err := newRules(bad)
 		if !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), text) {
