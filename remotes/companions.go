@@ -163,7 +163,7 @@ func (r *Registry) followBehind(ctx context.Context, s sighting) {
 // mayFollow reports whether upstream can be bothered with companions now: they
 // are not worth the last pulls of an allowance, nor a wait.
 func (r *Registry) mayFollow(repo Repository) bool {
-	if r.Policies.For(repo).Mode == ModeOffline || r.Policies.Permit(repo) != nil || r.isOverdue(repo.Host) {
+	if r.Policies.For(repo).Mode == ModeOffline || r.Policies.Permit(repo) != nil || r.overdue.has(repo.Host) {
 		return false
 	}
 	return slices.ContainsFunc(r.Routes.For(repo.Host), func(ep upstream.Endpoint) bool {

@@ -230,14 +230,8 @@ func (r *Registry) bringManifest(ctx context.Context, ref Reference) (Resolved, 
 	if err := r.negatives.recall(key); err != nil {
 		return Resolved{}, err
 	}
-	mine := false // set by the flight if this call started it
-	results := r.manifests.DoChan(key, func() (any, error) {
-		mine = true
-		// As for a tag: it serves those who come later, too.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), checkTimeout)
-		defer cancel()
-		var desc ocispec.Descriptor
-		err := r.eachUpstream(ctx, ref.Repository, func(c *upstream.Client) (err error) {
+	desc, mine, err := r.manifests.do(ctx, key, "manifest "+ref.String(), nil, func(ctx context.Context) (desc ocispec.Descriptor, err error) {
+		err = r.eachUpstream(ctx, ref.Repository, func(c *upstream.Client) (err error) {
 			desc, err = r.fetchManifest(ctx, c, ref.Repository, ref.Digest)
 			return err
 		})
@@ -248,19 +242,14 @@ func (r *Registry) bringManifest(ctx context.Context, ref Reference) (Resolved, 
 		}
 		return desc, err
 	})
-	select {
-	case res := <-results:
-		if res.Err != nil {
-			return Resolved{}, res.Err
-		}
-		outcome := Fill
-		if mine {
-			outcome = Miss
-		}
-		return Resolved{Descriptor: res.Val.(ocispec.Descriptor), Outcome: outcome}, nil
-	case <-ctx.Done():
-		return Resolved{}, fmt.Errorf("manifest %s: %w", ref, context.Cause(ctx))
+	if err != nil {
+		return Resolved{}, err
 	}
+	res := Resolved{Descriptor: desc, Outcome: Fill}
+	if mine {
+		res.Outcome = Miss
+	}
+	return res, nil
 }
 
 // fetchManifest brings a manifest from one upstream into the store, with what
