@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/containerd/errdefs"
 	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/larder-project/larder/remotes/upstream"
 	"github.com/opencontainers/go-digest"
@@ -199,21 +198,4 @@ func subjectOf(tag string) digest.Digest {
 func companionTag(repo Repository, subject digest.Digest, suffix string) (ref Reference, ok bool) {
 	ref = Reference{Repository: repo, Tag: subject.Algorithm().String() + "-" + subject.Encoded() + suffix}
 	return ref, subjectOf(ref.Tag) == subject
-}
-
-// noteCompanion marks a manifest as belonging to an image: that a client asks
-// for it by digest does not make it an image of its own.
-func (r *Registry) noteCompanion(repo Repository, dgst digest.Digest) error {
-	if err := r.noteLink(repo, dgst); err != nil {
-		return err
-	}
-	link, err := r.Store.Link(repo.String(), dgst)
-	if errdefs.IsNotFound(err) || err == nil && (link.Companion || link.Asked) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	link.Companion = true
-	return r.Store.PutLink(link)
 }

@@ -128,56 +128,6 @@ func (r *Registry) ownManifest(ctx context.Context, repo Repository, dgst digest
 	return desc, nil
 }
 
-// noteWanted is noteAsked for a client that may be no person: who verifies a
-// signature asks for it by digest, and does not want it listed.
-func (r *Registry) noteWanted(repo Repository, dgst digest.Digest) error {
-	link, err := r.Store.Link(repo.String(), dgst)
-	if err == nil && link.Companion {
-		return nil
-	}
-	return r.noteAsked(repo, dgst)
-}
-
-// noteAsked marks a manifest as wanted by its digest. A manifest that this
-// repository never gave is not marked: anyone can ask for anything.
-func (r *Registry) noteAsked(repo Repository, dgst digest.Digest) error {
-	link, err := r.Store.Link(repo.String(), dgst)
-	if errdefs.IsNotFound(err) || err == nil && link.Asked {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	link.Asked = true
-	return r.Store.PutLink(link)
-}
-
-// noteLink records that a manifest belongs to a repository.
-func (r *Registry) noteLink(repo Repository, dgst digest.Digest) error {
-	_, err := r.Store.Link(repo.String(), dgst)
-	if errdefs.IsNotFound(err) {
-		err = r.Store.PutLink(cache.Link{Repository: repo.String(), Digest: dgst, Created: time.Now()})
-	}
-	return err
-}
-
-// noteFound records that a manifest belongs to a repository, and that one of its
-// upstreams has sent it.
-func (r *Registry) noteFound(repo Repository, dgst digest.Digest) error {
-	held, err := r.Store.Holds(dgst, repo.String())
-	if err != nil || held {
-		return errors.Join(err, r.noteLink(repo, dgst))
-	}
-	link, err := r.Store.Link(repo.String(), dgst)
-	if errdefs.IsNotFound(err) {
-		link, err = cache.Link{Repository: repo.String(), Digest: dgst, Created: time.Now()}, nil
-	}
-	if err != nil {
-		return err
-	}
-	return r.Store.PutFound(link)
-}
-
 // storedManifest describes a manifest that is in the store. What it is, the
 // document says, and the index only where the document does not: what the
 // index has may be another manifest's claim. A damaged one is thrown away and

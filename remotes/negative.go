@@ -3,7 +3,6 @@ package remotes
 import (
 	"time"
 
-	"github.com/containerd/errdefs"
 	lru "github.com/hashicorp/golang-lru/v2"
 )
 
@@ -33,7 +32,7 @@ func newNegatives() negatives {
 
 // note remembers a refusal. Other failures are not upstream's last word.
 func (n negatives) note(name string, err error) {
-	if errdefs.IsNotFound(err) || errdefs.IsPermissionDenied(err) {
+	if isRefusal(err) {
 		n.entries.Add(name, negative{err: err, until: time.Now().Add(negativeTTL)})
 	}
 }
