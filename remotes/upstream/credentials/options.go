@@ -43,21 +43,14 @@ func New(o Options) (*Chain, error) {
 	if o.AWS == nil {
 		o.AWS = loadAWS
 	}
-	log, err := newReporter(o.Logger)
-	if err != nil {
-		return nil, err
-	}
+	log := newReporter(o.Logger)
 	rs, err := newRules(o.Rules)
 	errs := []error{err}
 	c := &cloud{load: o.AWS}
-	tokens, err := newTokens(c, log)
-	errs = append(errs, err)
-	secrets, err := newSecrets(rs, c, log)
-	errs = append(errs, err)
-	files := newFiles(rs, log)
+	tokens, files := newTokens(c, log), newFiles(rs, log)
 	links := []link{
 		{source: files, explicit: true},
-		{source: secrets, explicit: true},
+		{source: newSecrets(rs, c, log), explicit: true},
 		{source: &roles{rs, tokens}, explicit: true},
 	}
 	for _, add := range []func(*reporter) (link, error){o.docker, o.kubelet} {
@@ -74,7 +67,7 @@ func New(o Options) (*Chain, error) {
 		return nil, err
 	}
 	files.tellMissing()
-	return newChain(log, links...)
+	return newChain(log, links...), nil
 }
 
 // docker returns no link if there is no such file configured.
@@ -88,8 +81,7 @@ func (o Options) docker(log *reporter) (link, error) {
 	if _, _, err := readFile(o.DockerConfig, maxDockerConfig); err != nil {
 		log.log.Warn("docker_config cannot be read", "path", o.DockerConfig, "err", err)
 	}
-	s, err := newDocker(o.DockerConfig, log)
-	return link{source: s}, err
+	return link{source: newDocker(o.DockerConfig, log)}, nil
 }
 
 // kubelet returns no link if there are no plugins configured.
