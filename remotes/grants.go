@@ -52,7 +52,7 @@ type grants struct {
 
 	mu       sync.Mutex // makes one step of a look and a change
 	granted  *lru.Cache[string, grant]
-	refusals *lru.Cache[string, negative]
+	refusals negatives
 }
 
 // grant is upstream's yes.
@@ -67,8 +67,10 @@ func newGrants(access Access) *grants {
 		access = DefaultAccess()
 	}
 	granted, _ := lru.New[string, grant](maxGrants) // fails only for a size below 1
-	refusals, _ := lru.New[string, negative](maxRefusals)
-	g := &grants{access: access, slots: make(chan struct{}, maxVerifications), granted: granted, refusals: refusals}
+	g := &grants{
+		access: access, slots: make(chan struct{}, maxVerifications),
+		granted: granted, refusals: newNegatives(maxRefusals, access.Refused),
+	}
 	_, _ = rand.Read(g.key[:]) // never fails
 	return g
 }
@@ -119,9 +121,8 @@ func (g *grants) recall(who, about string, now time.Time) (open bool, _ error) {
 		}
 	}
 	for _, key := range []string{who, refusalOf(who, about)} {
-		no, ok := g.refusals.Get(key)
-		if ok && now.Before(no.until) {
-			return false, no.err
+		if err := g.refusals.recall(key); err != nil {
+			return false, err
 		}
 	}
 	return false, nil
@@ -159,20 +160,19 @@ func (g *grants) ask(ctx context.Context, who, about string, ask question) error
 func (g *grants) note(who, about, manifest string, err error, now time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	no := negative{err: err, until: now.Add(g.access.Refused)}
 	switch {
 	case err == nil:
 		g.granted.Add(who, grant{verified: now, manifest: manifest})
-		g.refusals.Remove(who)
+		g.refusals.forget(who)
 	case errdefs.IsNotFound(err): // to one who may not have it, some say this
 		g.granted.Remove(who)
-		g.refusals.Add(refusalOf(who, about), no)
+		g.refusals.note(refusalOf(who, about), err)
 	case isRefusal(err):
 		g.granted.Remove(who)
-		g.refusals.Add(who, no)
+		g.refusals.note(who, err)
 	default:
 		if has, ok := g.granted.Get(who); ok {
-			has.next = no.until
+			has.next = now.Add(g.access.Refused)
 			g.granted.Add(who, has)
 		}
 	}

@@ -80,7 +80,7 @@ func NewRegistry(c Config) *Registry {
 	c.Policies = c.Policies.over(c.Freshness)
 	return &Registry{
 		Config: c, overdue: newOverdue(),
-		negatives: newNegatives(), senders: newSenders(), sources: newSources(), grants: newGrants(c.Access),
+		negatives: newNegatives(maxNegatives, negativeTTL), senders: newSenders(), sources: newSources(), grants: newGrants(c.Access),
 		described: newDescribed(), holds: newHolds(), backlog: newBacklog(),
 	}
 }
