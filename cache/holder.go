@@ -103,14 +103,7 @@ func (s *Store) Holders(dgst digest.Digest) ([]Holder, error) {
 }
 
 func eachHolder(tx *bolt.Tx, dgst digest.Digest, fn func(key, data []byte) error) error {
-	prefix := []byte(holderPrefix(dgst))
-	cursor := tx.Bucket([]byte(holdersBucket)).Cursor()
-	for k, v := cursor.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, v = cursor.Next() {
-		if err := fn(k, v); err != nil {
-			return err
-		}
-	}
-	return nil
+	return eachBelow(tx, holdersBucket, holderPrefix(dgst), fn)
 }
 
 // forget drops all that the index knows of a blob that is gone.

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -193,4 +194,16 @@ func (x *index) walk(bucket string, fn func(key string, data []byte) error) erro
 	return x.view(func(tx *bolt.Tx) error {
 		return tx.Bucket([]byte(bucket)).ForEach(func(k, v []byte) error { return fn(string(k), v) })
 	})
+}
+
+// eachBelow calls fn with all entries of a bucket whose key begins with prefix,
+// in order. fn must not change the bucket, nor keep what it is given.
+func eachBelow(tx *bolt.Tx, bucket, prefix string, fn func(key, data []byte) error) error {
+	cursor := tx.Bucket([]byte(bucket)).Cursor()
+	for k, v := cursor.Seek([]byte(prefix)); k != nil && bytes.HasPrefix(k, []byte(prefix)); k, v = cursor.Next() {
+		if err := fn(k, v); err != nil {
+			return err
+		}
+	}
+	return nil
 }

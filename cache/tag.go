@@ -1,7 +1,6 @@
 package cache
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -141,16 +140,14 @@ func (s *Store) DeleteLink(repository string, dgst digest.Digest) error {
 // LinksOf returns the links of one repository, in the order of their digests.
 func (s *Store) LinksOf(repository string) ([]Link, error) {
 	var all []Link
-	prefix := []byte(repository + "@")
 	err := s.index.view(func(tx *bolt.Tx) error {
-		cursor := tx.Bucket([]byte(manifestsBucket)).Cursor()
-		for k, v := cursor.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, v = cursor.Next() {
+		return eachBelow(tx, manifestsBucket, repository+"@", func(_, data []byte) error {
 			var l Link
-			if json.Unmarshal(v, &l) == nil {
+			if json.Unmarshal(data, &l) == nil {
 				all = append(all, l)
 			}
-		}
-		return nil
+			return nil
+		})
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read links of %s: %w", repository, err)

@@ -141,13 +141,19 @@ func within(pkg, layer string) bool { return pkg == layer || strings.HasPrefix(p
 
 func goCommand(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", args...)
+	cmd.Dir = repository(t)
+	return cmd
+}
+
+// repository is the folder of the sources.
+func repository(t *testing.T) string {
+	t.Helper()
 	bin, err := parts.FindBin()
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), "go", args...)
-	cmd.Dir = filepath.Dir(string(bin))
-	return cmd
+	return filepath.Dir(string(bin))
 }
 
 func describe(err error) string {

@@ -301,7 +301,7 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	_, berr := b.readAs(ctx, secretA(), digest.FromString("x"))
-	for _, text := range []string{printed, err.Error(), fmt.Sprintf("%#v", err), fmt.Sprint(lerr, berr), log.String(), strings.Join(append(b.grants.granted.Keys(), b.grants.refusals.Keys()...), " ")} {
+	for _, text := range []string{printed, err.Error(), fmt.Sprintf("%#v", err), fmt.Sprint(lerr, berr), log.String(), strings.Join(append(b.grants.granted.Keys(), b.grants.refusals.entries.Keys()...), " ")} {
 		if strings.Contains(text, canary) {
 			t.Errorf("the secret is in %.300q", text)
 		}

@@ -8,17 +8,14 @@ import (
 
 // IsECRHost reports whether a registry host is a private ECR registry.
 func IsECRHost(host string) bool {
-	r, ok := upstream.ParseECRHost(host)
-	return ok && !r.Public
+	return ecrAccount(host) != ""
 }
 
-// ecrAccount returns the AWS account of an ECR registry host, "" for another
-// host: an account is the first 12 digits.
+// ecrAccount returns the AWS account of a private ECR registry host, "" for
+// another host.
 func ecrAccount(host string) string {
-	if !IsECRHost(host) {
-		return ""
-	}
-	return host[:len("123456789012")]
+	r, _ := upstream.ParseECRHost(host)
+	return r.Account
 }
 
 // BuiltinRules returns the rules that hold without any configuration: every

@@ -3,7 +3,6 @@ package remotes
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -11,10 +10,6 @@ import (
 	"github.com/larder-project/larder/remotes/upstream"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
-
-// checkTimeout bounds a tag check with all its upstreams and the download of
-// the manifest: nobody waits that long, but the next pull may use it.
-const checkTimeout = 30 * time.Second
 
 // resolveTag answers a tag from the store if the rules allow it, else after a
 // check. force checks in any case, and then reports a failed check.
@@ -103,41 +98,17 @@ func (r *Registry) serveTag(tag cache.Tag, outcome Outcome, problem error) Resol
 // the client does, or only for a moment if something stored can be served.
 // mine says that this call started it.
 func (r *Registry) awaitCheck(ctx context.Context, ref Reference, impatient bool) (res Resolved, mine bool, err error) {
-	started := false // set by the flight before its result is sent
-	results := r.checks.DoChan(perCaller(ctx, ref.String()), func() (any, error) {
-		started = true
-		// The check serves all who wait and those who come later: it does
-		// not end with the client that happened to start it.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), checkTimeout)
-		defer cancel()
+	var p *haste
+	if impatient {
+		p = r.patience(ref.Host)
+	}
+	res, mine, err = r.checks.do(ctx, perCaller(ctx, ref.String()), "check of "+ref.String(), p, func(ctx context.Context) (Resolved, error) {
 		return r.check(ctx, ref, impatient)
 	})
-	var expired <-chan time.Time
-	if impatient {
-		t := time.NewTimer(r.patience(ref.Host))
-		defer t.Stop()
-		expired = t.C
+	if res.Outcome == Miss && !mine {
+		res.Outcome = Fill
 	}
-	select {
-	case result := <-results:
-		if result.Err != nil {
-			return Resolved{}, started, result.Err
-		}
-		res = result.Val.(Resolved)
-		if res.Outcome == Miss && !started {
-			res.Outcome = Fill
-		}
-		return res, started, nil
-	case <-expired:
-		done := r.markOverdue(ref.Host)
-		go func() { // ends with the check, which checkTimeout bounds
-			<-results
-			done()
-		}()
-		return Resolved{}, false, fmt.Errorf("check of %s takes longer than %s and goes on: %w", ref, r.Freshness.Patience, errdefs.ErrUnavailable)
-	case <-ctx.Done():
-		return Resolved{}, false, fmt.Errorf("check of %s: %w", ref, context.Cause(ctx))
-	}
+	return res, mine, err
 }
 
 // check asks upstream what a tag points to, brings the manifest, and then

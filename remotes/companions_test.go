@@ -394,7 +394,7 @@ func TestOfflineFetchesNoCompanions(t *testing.T) {
 	up := remotestest.New(t)
 	putCompanion(up, 1)
 	b := newBench(t, []*remotestest.Registry{up}, withCompanions)
-	done := b.markOverdue(DockerHub)
+	done := b.overdue.add(DockerHub)
 	if res, err := b.Pull(soon(t), app(t, "1"), PullOptions{}); err != nil || res.Companions != 0 {
 		t.Errorf("while a check is overdue: %+v, %v", res, err)
 	}

@@ -1,10 +1,6 @@
 package remotes
 
-import (
-	"strings"
-
-	"github.com/larder-project/larder/remotes/upstream"
-)
+import "github.com/larder-project/larder/remotes/upstream"
 
 // Form is one of the three forms of a name.
 type Form string
@@ -71,7 +67,7 @@ func (n Names) ruleTo(host, path string, repo Repository) (rule *Rule, covered b
 		covered = true
 		// On an ECR host, a rule of another account leads to the same place at
 		// most.
-		if r.RegistryID != "" && IsECRHost(host) && !strings.HasPrefix(host, r.RegistryID+".") {
+		if account := ecrAccount(host); r.RegistryID != "" && account != "" && account != r.RegistryID {
 			continue
 		}
 		if to, err := NewRepository(r.UpstreamRegistryURL, rest); err == nil && to == repo {

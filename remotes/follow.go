@@ -24,7 +24,7 @@ const (
 // index, of its manifests that are stored. What was followed lately is left
 // alone.
 func (r *Registry) follow(ctx context.Context, s sighting, report func(BlobProgress)) error {
-	f := &follower{registry: r, sighting: s, report: report, seen: map[digest.Digest]bool{}}
+	f := &follower{registry: r, sighting: s, grip: grip{holds: r.holds}, report: report, seen: map[digest.Digest]bool{}}
 	defer f.release()
 	var errs []error
 	for _, subject := range r.subjects(s.repo, s.digest) {
@@ -64,34 +64,15 @@ func (r *Registry) isFollowed(repo Repository, dgst digest.Digest, at time.Time)
 	return age >= 0 && age < followPause || r.isCurrent(repo, dgst, at)
 }
 
-// isLinked reports whether a manifest is stored as one of the repository's.
-func (r *Registry) isLinked(repo Repository, dgst digest.Digest) bool {
-	if _, err := r.Store.Link(repo.String(), dgst); err != nil {
-		return false
-	}
-	has, err := r.Store.Has(dgst)
-	return has && err == nil
-}
-
 // follower brings the companions of one image.
 type follower struct {
 	sighting
+	grip
 	registry  *Registry
 	report    func(BlobProgress)
 	seen      map[digest.Digest]bool // artifacts that were looked after
 	manifests int                    // that were looked at
 	budget    int64                  // bytes that the artifact at hand may still have
-	releases  []func()               // of what it holds
-}
-
-func (f *follower) hold(dgst digest.Digest) {
-	f.releases = append(f.releases, f.registry.holds.take(dgst))
-}
-
-func (f *follower) release() {
-	for _, release := range f.releases {
-		release()
-	}
 }
 
 // subject brings the companions of one manifest, and theirs.

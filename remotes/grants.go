@@ -12,7 +12,6 @@ import (
 
 	"github.com/containerd/errdefs"
 	lru "github.com/hashicorp/golang-lru/v2"
-	"golang.org/x/sync/singleflight"
 )
 
 // Access says how long it is remembered who may have what is private.
@@ -48,12 +47,12 @@ const (
 type grants struct {
 	access  Access
 	key     [sha256.Size]byte
-	running singleflight.Group // by who asks
-	slots   chan struct{}      // held while upstream is asked
+	running shared[string] // what is asked about, by who asks
+	slots   chan struct{}  // held while upstream is asked
 
 	mu       sync.Mutex // makes one step of a look and a change
 	granted  *lru.Cache[string, grant]
-	refusals *lru.Cache[string, negative]
+	refusals negatives
 }
 
 // grant is upstream's yes.
@@ -68,8 +67,10 @@ func newGrants(access Access) *grants {
 		access = DefaultAccess()
 	}
 	granted, _ := lru.New[string, grant](maxGrants) // fails only for a size below 1
-	refusals, _ := lru.New[string, negative](maxRefusals)
-	g := &grants{access: access, slots: make(chan struct{}, maxVerifications), granted: granted, refusals: refusals}
+	g := &grants{
+		access: access, slots: make(chan struct{}, maxVerifications),
+		granted: granted, refusals: newNegatives(maxRefusals, access.Refused),
+	}
 	_, _ = rand.Read(g.key[:]) // never fails
 	return g
 }
@@ -120,9 +121,8 @@ func (g *grants) recall(who, about string, now time.Time) (open bool, _ error) {
 		}
 	}
 	for _, key := range []string{who, refusalOf(who, about)} {
-		no, ok := g.refusals.Get(key)
-		if ok && now.Before(no.until) {
-			return false, no.err
+		if err := g.refusals.recall(key); err != nil {
+			return false, err
 		}
 	}
 	return false, nil
@@ -131,31 +131,17 @@ func (g *grants) recall(who, about string, now time.Time) (open bool, _ error) {
 // verify asks upstream, once for all who want to know, whatever they asked for;
 // other says that it was asked about something else.
 func (g *grants) verify(ctx context.Context, who, about string, patience time.Duration, ask question) (other bool, _ error) {
-	results := g.running.DoChan(who, func() (any, error) {
-		// It serves those who come later, too, as every check does.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), checkTimeout)
-		defer cancel()
+	var p *haste
+	if g.hasGrace(who) {
+		p = &haste{most: patience}
+	}
+	asked, _, err := g.running.do(ctx, who, "the pull secret's verification", p, func(ctx context.Context) (string, error) {
 		return about, g.ask(ctx, who, about, ask)
 	})
-	var expired <-chan time.Time
-	if g.hasGrace(who) {
-		t := time.NewTimer(patience)
-		defer t.Stop()
-		expired = t.C
-	}
-	var err error
-	select {
-	case res := <-results:
-		other, err = res.Val.(string) != about, res.Err
-	case <-expired:
-		err = fmt.Errorf("upstream has not said in %s whether it still accepts this pull secret: %w", patience, errdefs.ErrUnavailable)
-	case <-ctx.Done():
-		err = context.Cause(ctx)
-	}
 	if err != nil && !isRefusal(err) && g.hasGrace(who) {
-		return other, nil
+		err = nil
 	}
-	return other, err
+	return asked != about, err
 }
 
 func (g *grants) ask(ctx context.Context, who, about string, ask question) error {
@@ -174,20 +160,19 @@ func (g *grants) ask(ctx context.Context, who, about string, ask question) error
 func (g *grants) note(who, about, manifest string, err error, now time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	no := negative{err: err, until: now.Add(g.access.Refused)}
 	switch {
 	case err == nil:
 		g.granted.Add(who, grant{verified: now, manifest: manifest})
-		g.refusals.Remove(who)
+		g.refusals.forget(who)
 	case errdefs.IsNotFound(err): // to one who may not have it, some say this
 		g.granted.Remove(who)
-		g.refusals.Add(refusalOf(who, about), no)
+		g.refusals.note(refusalOf(who, about), err)
 	case isRefusal(err):
 		g.granted.Remove(who)
-		g.refusals.Add(who, no)
+		g.refusals.note(who, err)
 	default:
 		if has, ok := g.granted.Get(who); ok {
-			has.next = no.until
+			has.next = now.Add(g.access.Refused)
 			g.granted.Add(who, has)
 		}
 	}

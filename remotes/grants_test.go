@@ -262,7 +262,7 @@ func TestGrantsAreBounded(t *testing.T) {
 		if most != maxVerifications {
 			t.Errorf("%d questions at a time, want %d", most, maxVerifications)
 		}
-		if n := g.refusals.Len(); n > maxRefusals {
+		if n := g.refusals.entries.Len(); n > maxRefusals {
 			t.Errorf("%d refusals are remembered, want at most %d", n, maxRefusals)
 		}
 		up.want(t, g, "who is right", nil, 1)

@@ -72,3 +72,18 @@ func (h *holds) unlessHeld(dgst digest.Digest, remove func() error) (removed boo
 	err = remove()
 	return err == nil, err
 }
+
+// grip is what one pull holds. It is not for concurrent use.
+type grip struct {
+	holds    *holds
+	releases []func()
+}
+
+// hold keeps a digest from being removed until release.
+func (g *grip) hold(dgst digest.Digest) { g.releases = append(g.releases, g.holds.take(dgst)) }
+
+func (g *grip) release() {
+	for _, release := range g.releases {
+		release()
+	}
+}

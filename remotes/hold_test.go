@@ -153,9 +153,9 @@ func TestRemovalOutlivesCheck(t *testing.T) {
 	}
 	close(release)
 	eventually(t, "the check is over", func() bool {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		return len(b.overdue) == 0
+		b.overdue.mu.Lock()
+		defer b.overdue.mu.Unlock()
+		return len(b.overdue.count) == 0
 	})
 	if _, err := b.Store.Tag(app(t, "1").String()); !errdefs.IsNotFound(err) {
 		t.Errorf("the removed tag is back: %v", err)

@@ -77,24 +77,17 @@ func (r *Registry) prove(ctx context.Context, repo Repository, b *cache.Blob) er
 	if err != nil {
 		return err
 	}
-	results := r.proofs.DoChan(key, func() (any, error) {
-		// As a check: it serves those who come later, too.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), checkTimeout)
-		defer cancel()
+	what := fmt.Sprintf("whether %s has %s", repo, b.Digest())
+	_, _, err = r.proofs.do(ctx, key, what, nil, func(ctx context.Context) (struct{}, error) {
 		err := r.askSample(ctx, repo, b.Digest(), offset, want)
 		if err != nil {
 			r.negatives.note(key, err)
-			return nil, err
+			return struct{}{}, err
 		}
 		r.noteHolder(ctx, repo, b.Digest())
-		return nil, nil
+		return struct{}{}, nil
 	})
-	select {
-	case res := <-results:
-		return res.Err
-	case <-ctx.Done():
-		return fmt.Errorf("whether %s has %s: %w", repo, b.Digest(), context.Cause(ctx))
-	}
+	return err
 }
 
 // sample reads a part of a stored blob that nobody can foretell.

@@ -7,9 +7,5 @@ func (r Rule) Kind() string {
 	if r.UpstreamRegistry != "" {
 		return r.UpstreamRegistry
 	}
-	host, err := ParseHost(r.UpstreamRegistryURL)
-	if err != nil {
-		return ""
-	}
-	return registryKind(host)
+	return registryKind(r.host())
 }

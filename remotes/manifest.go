@@ -128,56 +128,6 @@ func (r *Registry) ownManifest(ctx context.Context, repo Repository, dgst digest
 	return desc, nil
 }
 
-// noteWanted is noteAsked for a client that may be no person: who verifies a
-// signature asks for it by digest, and does not want it listed.
-func (r *Registry) noteWanted(repo Repository, dgst digest.Digest) error {
-	link, err := r.Store.Link(repo.String(), dgst)
-	if err == nil && link.Companion {
-		return nil
-	}
-	return r.noteAsked(repo, dgst)
-}
-
-// noteAsked marks a manifest as wanted by its digest. A manifest that this
-// repository never gave is not marked: anyone can ask for anything.
-func (r *Registry) noteAsked(repo Repository, dgst digest.Digest) error {
-	link, err := r.Store.Link(repo.String(), dgst)
-	if errdefs.IsNotFound(err) || err == nil && link.Asked {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	link.Asked = true
-	return r.Store.PutLink(link)
-}
-
-// noteLink records that a manifest belongs to a repository.
-func (r *Registry) noteLink(repo Repository, dgst digest.Digest) error {
-	_, err := r.Store.Link(repo.String(), dgst)
-	if errdefs.IsNotFound(err) {
-		err = r.Store.PutLink(cache.Link{Repository: repo.String(), Digest: dgst, Created: time.Now()})
-	}
-	return err
-}
-
-// noteFound records that a manifest belongs to a repository, and that one of its
-// upstreams has sent it.
-func (r *Registry) noteFound(repo Repository, dgst digest.Digest) error {
-	held, err := r.Store.Holds(dgst, repo.String())
-	if err != nil || held {
-		return errors.Join(err, r.noteLink(repo, dgst))
-	}
-	link, err := r.Store.Link(repo.String(), dgst)
-	if errdefs.IsNotFound(err) {
-		link, err = cache.Link{Repository: repo.String(), Digest: dgst, Created: time.Now()}, nil
-	}
-	if err != nil {
-		return err
-	}
-	return r.Store.PutFound(link)
-}
-
 // storedManifest describes a manifest that is in the store. What it is, the
 // document says, and the index only where the document does not: what the
 // index has may be another manifest's claim. A damaged one is thrown away and
@@ -230,14 +180,8 @@ func (r *Registry) bringManifest(ctx context.Context, ref Reference) (Resolved, 
 	if err := r.negatives.recall(key); err != nil {
 		return Resolved{}, err
 	}
-	mine := false // set by the flight if this call started it
-	results := r.manifests.DoChan(key, func() (any, error) {
-		mine = true
-		// As for a tag: it serves those who come later, too.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), checkTimeout)
-		defer cancel()
-		var desc ocispec.Descriptor
-		err := r.eachUpstream(ctx, ref.Repository, func(c *upstream.Client) (err error) {
+	desc, mine, err := r.manifests.do(ctx, key, "manifest "+ref.String(), nil, func(ctx context.Context) (desc ocispec.Descriptor, err error) {
+		err = r.eachUpstream(ctx, ref.Repository, func(c *upstream.Client) (err error) {
 			desc, err = r.fetchManifest(ctx, c, ref.Repository, ref.Digest)
 			return err
 		})
@@ -248,19 +192,14 @@ func (r *Registry) bringManifest(ctx context.Context, ref Reference) (Resolved, 
 		}
 		return desc, err
 	})
-	select {
-	case res := <-results:
-		if res.Err != nil {
-			return Resolved{}, res.Err
-		}
-		outcome := Fill
-		if mine {
-			outcome = Miss
-		}
-		return Resolved{Descriptor: res.Val.(ocispec.Descriptor), Outcome: outcome}, nil
-	case <-ctx.Done():
-		return Resolved{}, fmt.Errorf("manifest %s: %w", ref, context.Cause(ctx))
+	if err != nil {
+		return Resolved{}, err
 	}
+	res := Resolved{Descriptor: desc, Outcome: Fill}
+	if mine {
+		res.Outcome = Miss
+	}
+	return res, nil
 }
 
 // fetchManifest brings a manifest from one upstream into the store, with what

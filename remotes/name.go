@@ -2,7 +2,6 @@ package remotes
 
 import (
 	"fmt"
-	"slices"
 
 	"github.com/containerd/errdefs"
 )
@@ -65,5 +64,5 @@ func (n Names) mapByRule(path string) (Repository, error) {
 
 // hasBuiltin reports whether the built-in rules hold on an ECR host.
 func (n Names) hasBuiltin(host string) bool {
-	return slices.ContainsFunc(n.ECRHosts, func(p Pattern) bool { return p.Match(host) })
+	return matchesAny(n.ECRHosts, host)
 }

@@ -3,7 +3,6 @@ package remotes
 import (
 	"time"
 
-	"github.com/containerd/errdefs"
 	lru "github.com/hashicorp/golang-lru/v2"
 )
 
@@ -15,9 +14,10 @@ const negativeTTL = 5 * time.Second
 // maxNegatives bounds the memory for names that clients make up.
 const maxNegatives = 4096
 
-// negatives remembers which tags and manifests, none of them stored, upstream
-// does not have or does not give. It is safe for concurrent use.
+// negatives remembers for a while what upstream does not have or does not give.
+// It is safe for concurrent use.
 type negatives struct {
+	ttl     time.Duration
 	entries *lru.Cache[string, negative]
 }
 
@@ -26,15 +26,15 @@ type negative struct {
 	until time.Time
 }
 
-func newNegatives() negatives {
-	entries, _ := lru.New[string, negative](maxNegatives) // fails only for a size below 1
-	return negatives{entries: entries}
+func newNegatives(size int, ttl time.Duration) negatives {
+	entries, _ := lru.New[string, negative](size) // fails only for a size below 1
+	return negatives{ttl: ttl, entries: entries}
 }
 
 // note remembers a refusal. Other failures are not upstream's last word.
 func (n negatives) note(name string, err error) {
-	if errdefs.IsNotFound(err) || errdefs.IsPermissionDenied(err) {
-		n.entries.Add(name, negative{err: err, until: time.Now().Add(negativeTTL)})
+	if isRefusal(err) {
+		n.entries.Add(name, negative{err: err, until: time.Now().Add(n.ttl)})
 	}
 }
 

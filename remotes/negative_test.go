@@ -88,7 +88,7 @@ func TestFailureIsNotRemembered(t *testing.T) {
 func TestNegativesExpire(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		n := newNegatives()
+		n := newNegatives(maxNegatives, negativeTTL)
 		n.note("a", fmt.Errorf("x: %w", errdefs.ErrNotFound))
 		n.note("b", fmt.Errorf("x: %w", errdefs.ErrUnavailable))
 		if n.recall("a") == nil || n.recall("b") != nil || n.recall("c") != nil {
@@ -110,7 +110,7 @@ func TestNegativesExpire(t *testing.T) {
 
 func TestNegativesAreBounded(t *testing.T) {
 	t.Parallel()
-	n := newNegatives()
+	n := newNegatives(maxNegatives, negativeTTL)
 	for i := range 3 * maxNegatives {
 		n.note(fmt.Sprint(i), errdefs.ErrNotFound)
 	}

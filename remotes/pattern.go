@@ -3,6 +3,7 @@ package remotes
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -38,3 +39,19 @@ func (p Pattern) Match(s string) bool { return p.re != nil && p.re.MatchString(s
 
 // String returns the text that was parsed.
 func (p Pattern) String() string { return p.text }
+
+func matchesAny(patterns []Pattern, s string) bool {
+	return slices.ContainsFunc(patterns, func(p Pattern) bool { return p.Match(s) })
+}
+
+func parsePatterns(texts []string) ([]Pattern, error) {
+	var all []Pattern
+	for _, text := range texts {
+		p, err := ParsePattern(text)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, p)
+	}
+	return all, nil
+}

@@ -51,19 +51,3 @@ func (ps Policies) namesBelow(repo Repository, s *setter) []string {
 	}
 	return names
 }
-
-func matchesAny(patterns []Pattern, s string) bool {
-	return slices.ContainsFunc(patterns, func(p Pattern) bool { return p.Match(s) })
-}
-
-func parsePatterns(texts []string) ([]Pattern, error) {
-	var all []Pattern
-	for _, text := range texts {
-		p, err := ParsePattern(text)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, p)
-	}
-	return all, nil
-}

@@ -80,8 +80,8 @@ func (r *Registry) Pull(ctx context.Context, ref Reference, opts PullOptions) (P
 			return PullResult{}, err
 		}
 	}
-	walk := manifestWalk{registry: r, repo: ref.Repository, want: want, result: &result, seen: map[digest.Digest]bool{}}
-	defer func() { walk.release() }()
+	walk := manifestWalk{grip: grip{holds: r.holds}, registry: r, repo: ref.Repository, want: want, result: &result, seen: map[digest.Digest]bool{}}
+	defer walk.release()
 	if err := walk.visit(ctx, res.Descriptor, 0); err != nil {
 		return PullResult{}, fmt.Errorf("pull %s: %w", ref, err)
 	}
@@ -135,32 +135,26 @@ func (r *Registry) pullCompanions(ctx context.Context, ref Reference, result *Pu
 // manifestWalk brings the manifests of an image, from the root down, and
 // collects the blobs they name. What stands in several places counts once.
 type manifestWalk struct {
+	grip
 	registry *Registry
 	repo     Repository
 	want     platformChoice
 	result   *PullResult
 	seen     map[digest.Digest]bool
 	blobs    []ocispec.Descriptor
-	releases []func() // of what the pull holds
 }
 
-// hold keeps a digest from being removed until the pull is over.
-func (w *manifestWalk) hold(dgst digest.Digest) {
+// take notes a digest as seen, and holds it until the pull is over.
+func (w *manifestWalk) take(dgst digest.Digest) {
 	w.seen[dgst] = true
-	w.releases = append(w.releases, w.registry.holds.take(dgst))
-}
-
-func (w *manifestWalk) release() {
-	for _, release := range w.releases {
-		release()
-	}
+	w.hold(dgst)
 }
 
 func (w *manifestWalk) visit(ctx context.Context, desc ocispec.Descriptor, depth int) error {
 	if w.seen[desc.Digest] {
 		return nil
 	}
-	w.hold(desc.Digest)
+	w.take(desc.Digest)
 	if depth > maxDepth {
 		return fmt.Errorf("manifest %s: indexes are nested more than %d deep: %w", desc.Digest, maxDepth, errdefs.ErrDataLoss)
 	}
@@ -197,7 +191,7 @@ func (w *manifestWalk) addBlobs(descs []ocispec.Descriptor) {
 	for _, d := range descs {
 		// Windows base layers: by their terms they come from their own URLs.
 		if !w.seen[d.Digest] && !images.IsNonDistributable(d.MediaType) {
-			w.hold(d.Digest)
+			w.take(d.Digest)
 			w.blobs = append(w.blobs, d)
 		}
 	}

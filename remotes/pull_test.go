@@ -110,10 +110,11 @@ func TestPullIsBounded(t *testing.T) {
 	}
 	img := build(1)
 	up.PutImage("library/app", "", img)
+	const width = 4 // 4^30 ways down
 	level := []ocispec.Descriptor{img.Root}
-	for depth := range maxDepth - 1 { // 12 indexes on each level, each naming all of the level below
+	for depth := range maxDepth - 1 { // some indexes on each level, each naming all of the level below
 		var next []ocispec.Descriptor
-		for i := range 12 {
+		for i := range width {
 			twin := level[0]
 			twin.Annotations = map[string]string{"n": string(rune('a'+depth)) + string(rune('A'+i))}
 			next = append(next, index("", append([]ocispec.Descriptor{twin}, level...)...))
@@ -123,7 +124,7 @@ func TestPullIsBounded(t *testing.T) {
 	index("wide", level...)
 	b := newBench(t, []*remotestest.Registry{up})
 	res, err := b.Pull(soon(t), app(t, "wide"), PullOptions{Platforms: []string{"all"}})
-	if want := 2 + 12*(maxDepth-1); err != nil || res.Manifests != want {
+	if want := 2 + width*(maxDepth-1); err != nil || res.Manifests != want {
 		t.Errorf("wide: got %d manifests, %v, want %d", res.Manifests, err, want)
 	}
 	if d, err := b.Image(app(t, "wide")); err != nil || d.Missing != 0 {

@@ -2,7 +2,6 @@ package remotes
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"time"
 
@@ -85,40 +84,22 @@ func (r *Registry) isCurrent(repo Repository, dgst digest.Digest, learnt time.Ti
 // long as the client does, or only for a moment if something stored can be
 // served.
 func (r *Registry) awaitReferrers(ctx context.Context, repo Repository, dgst digest.Digest, impatient bool) (ReferrerList, error) {
-	mine := false // set by the flight if this call started it
-	results := r.lists.DoChan(perCaller(ctx, repo.String()+"@"+dgst.String()), func() (any, error) {
-		mine = true
-		// As for a tag: it serves those who come later, too.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), checkTimeout)
-		defer cancel()
+	var p *haste
+	if impatient {
+		p = r.patience(repo.Host)
+	}
+	at := repo.String() + "@" + dgst.String()
+	descs, mine, err := r.lists.do(ctx, perCaller(ctx, at), "list of referrers of "+at, p, func(ctx context.Context) ([]ocispec.Descriptor, error) {
 		return r.reviewReferrers(ctx, repo, dgst)
 	})
-	var expired <-chan time.Time
-	if impatient {
-		t := time.NewTimer(r.patience(repo.Host))
-		defer t.Stop()
-		expired = t.C
+	if err != nil {
+		return ReferrerList{}, err
 	}
-	select {
-	case result := <-results:
-		if result.Err != nil {
-			return ReferrerList{}, result.Err
-		}
-		list := ReferrerList{Manifests: result.Val.([]ocispec.Descriptor), Outcome: Fill}
-		if mine {
-			list.Outcome = Miss
-		}
-		return list, nil
-	case <-expired:
-		done := r.markOverdue(repo.Host)
-		go func() { // ends with the flight, which checkTimeout bounds
-			<-results
-			done()
-		}()
-		return ReferrerList{}, fmt.Errorf("referrers of %s@%s take longer than %s and are waited for behind: %w", repo, dgst, r.Freshness.Patience, errdefs.ErrUnavailable)
-	case <-ctx.Done():
-		return ReferrerList{}, fmt.Errorf("referrers of %s@%s: %w", repo, dgst, context.Cause(ctx))
+	list := ReferrerList{Manifests: descs, Outcome: Fill}
+	if mine {
+		list.Outcome = Miss
 	}
+	return list, nil
 }
 
 // reviewReferrers is refreshReferrers for a client; what is new in the list is

@@ -156,7 +156,7 @@ func TestReferrersCostOneWait(t *testing.T) {
 		return err == nil && len(rf.Manifests) == 1
 	})
 	b.referrers(img.Root.Digest, "", Hit, 1)
-	eventually(t, "nobody waits any more", func() bool { return !b.isOverdue(DockerHub) })
+	eventually(t, "nobody waits any more", func() bool { return !b.overdue.has(DockerHub) })
 }
 
 // TestReferrersThatAreNone are left out.

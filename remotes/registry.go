@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -56,29 +55,33 @@ type Config struct {
 type Registry struct {
 	Config
 
-	checks    singleflight.Group // tag checks, by reference
-	manifests singleflight.Group // manifests on their way, by repository and digest
-	lists     singleflight.Group // lists of referrers being asked for, by repository and digest
-	negatives negatives          // refusals of what is not stored, by reference
-	senders   senders            // who sent bytes of blobs that are not stored
-	reads     singleflight.Group // manifests being read from the store, by digest
-	described *lru.Cache[digest.Digest, ocispec.Descriptor]
-	holds     *holds             // what no removal may delete now
-	grants    *grants            // who was admitted to private repositories
-	proofs    singleflight.Group // that a repository has a blob, by both
-	sources   *sources           // who answered
-	backlog   *backlog           // images whose companions are to be fetched
+	// What upstreams are asked, once for all who wait.
+	checks    shared[Resolved]             // of tags, by reference
+	manifests shared[ocispec.Descriptor]   // on their way, by repository and digest
+	lists     shared[[]ocispec.Descriptor] // of referrers, by repository and digest
+	proofs    shared[struct{}]             // that a repository has a blob, by both
+	overdue   *overdue                     // which of these took too long
 
-	mu      sync.Mutex
-	overdue map[string]int // checks that outlasted Patience, by registry host
+	// What is remembered of their answers.
+	negatives negatives // refusals of what is not stored, by reference
+	senders   senders   // who sent bytes of blobs that are not stored
+	sources   *sources  // who answered
+	grants    *grants   // who was admitted to private repositories
+
+	// What is done with the store.
+	reads     singleflight.Group // manifests being read, by digest
+	described *lru.Cache[digest.Digest, ocispec.Descriptor]
+	holds     *holds   // what no removal may delete now
+	backlog   *backlog // images whose companions are to be fetched
 }
 
 // NewRegistry makes a Registry.
 func NewRegistry(c Config) *Registry {
 	c.Policies = c.Policies.over(c.Freshness)
 	return &Registry{
-		Config: c, sources: newSources(), negatives: newNegatives(), senders: newSenders(), described: newDescribed(),
-		holds: newHolds(), grants: newGrants(c.Access), backlog: newBacklog(), overdue: map[string]int{},
+		Config: c, overdue: newOverdue(),
+		negatives: newNegatives(maxNegatives, negativeTTL), senders: newSenders(), sources: newSources(), grants: newGrants(c.Access),
+		described: newDescribed(), holds: newHolds(), backlog: newBacklog(),
 	}
 }
 
@@ -181,35 +184,4 @@ func weight(err error) int {
 		return 1
 	}
 	return 2
-}
-
-// markOverdue counts a check that somebody stopped waiting for; the returned
-// func takes it back.
-func (r *Registry) markOverdue(host string) (done func()) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.overdue[host]++
-	return func() {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		if r.overdue[host]--; r.overdue[host] <= 0 {
-			delete(r.overdue, host)
-		}
-	}
-}
-
-// patience is how long a pull with a stored image waits for a check now.
-func (r *Registry) patience(host string) time.Duration {
-	if r.isOverdue(host) {
-		return 0
-	}
-	return r.Freshness.Patience
-}
-
-// isOverdue reports whether somebody stopped waiting for a check that still
-// runs.
-func (r *Registry) isOverdue(host string) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.overdue[host] > 0
 }

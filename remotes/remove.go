@@ -48,19 +48,6 @@ func (r *Registry) Remove(ctx context.Context, ref Reference) (Removed, error) {
 	return removed, errors.Join(errs...)
 }
 
-// forgetAsked has a digest no longer listed.
-func (r *Registry) forgetAsked(ref Reference) error {
-	link, err := r.Store.Link(ref.Repository.String(), ref.Digest)
-	if errdefs.IsNotFound(err) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	link.Asked = false
-	return r.Store.PutLink(link)
-}
-
 // reach is what hangs on stored references.
 type reach struct {
 	digests map[digest.Digest]bool

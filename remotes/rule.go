@@ -42,9 +42,12 @@ type Rule struct {
 	Settings Settings
 }
 
-// Validate returns every problem of the rule, each naming its field and what
+// Validate returns all Problems of the rule.
+func (r Rule) Validate() error { return errors.Join(r.Problems()...) }
+
+// Problems returns every problem of the rule, each naming its field and what
 // was wanted, wrapping errdefs.ErrInvalidArgument.
-func (r Rule) Validate() error {
+func (r Rule) Problems() []error {
 	problems := []error{
 		rulePrefix("ecr_repository_prefix", r.ECRRepositoryPrefix),
 		r.validateHost(),
@@ -57,7 +60,7 @@ func (r Rule) Validate() error {
 	if r.CredentialFile != "" && r.CredentialARN != "" {
 		problems = append(problems, fmt.Errorf("credential_file: cannot go with credential_arn, a rule has one credential: %w", errdefs.ErrInvalidArgument))
 	}
-	return errors.Join(append(problems, r.Settings.problems()...)...)
+	return found(append(problems, r.Settings.problems()...))
 }
 
 func (r Rule) validateHost() error {

@@ -74,6 +74,11 @@ func (s Settings) problems() []error {
 	return append(all, patternProblems("deny", s.Deny)...)
 }
 
+// found leaves out what is no problem.
+func found(errs []error) []error {
+	return slices.DeleteFunc(errs, func(err error) bool { return err == nil })
+}
+
 func patternProblems(field string, texts []string) []error {
 	var all []error
 	for i, text := range texts {

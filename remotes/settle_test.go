@@ -127,7 +127,7 @@ func TestUpstreamFirstWaitsWithPatience(t *testing.T) {
 	up.Fault(remotestest.Any(), remotestest.GateHeader(release))
 	b.resolve(ref, Stale)
 	close(release)
-	eventually(t, "the check has ended", func() bool { return !b.isOverdue(DockerHub) })
+	eventually(t, "the check has ended", func() bool { return !b.overdue.has(DockerHub) })
 }
 
 // The first tag of an immutable repository wins: it is never asked for again and

@@ -176,7 +176,7 @@ func TestDeadUpstreamCostsOneWait(t *testing.T) {
 			return err == nil && f.IsFresh(tag, time.Now())
 		})
 	}
-	eventually(t, "patience is back", func() bool { return b.patience(DockerHub) == f.Patience })
+	eventually(t, "patience is back", func() bool { return b.patience(DockerHub).most == f.Patience })
 	if n := up.Count(http.MethodHead, ""); n > 2*tags {
 		t.Errorf("upstream saw %d HEADs, want at most one a tag and check", n)
 	}
@@ -223,14 +223,8 @@ func TestFailedCheckDoesNotBringTagBack(t *testing.T) {
 	}
 	up.DeleteRepository("library/app")
 	close(release)
-	eventually(t, "the check has ended", func() bool { return b.patience(DockerHub) == f.Patience && !b.isOverdue(DockerHub) })
+	eventually(t, "the check has ended", func() bool { return b.patience(DockerHub).most == f.Patience && !b.overdue.has(DockerHub) })
 	if tag, err := b.Store.Tag(ref.String()); !errdefs.IsNotFound(err) {
 		t.Errorf("got %+v, %v, want no tag", tag, err)
 	}
-}
-
-func (b *bench) isOverdue(host string) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.overdue[host] > 0
 }

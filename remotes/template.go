@@ -21,11 +21,14 @@ type Template struct {
 	Settings Settings
 }
 
-// Validate returns every problem of the template, each naming its field and
+// Validate returns all Problems of the template.
+func (t Template) Validate() error { return errors.Join(t.Problems()...) }
+
+// Problems returns every problem of the template, each naming its field and
 // what was wanted, wrapping errdefs.ErrInvalidArgument.
-func (t Template) Validate() error {
+func (t Template) Problems() []error {
 	prefix := validatePrefix("prefix", t.Prefix, minTemplatePrefix, maxTemplatePrefix)
-	return errors.Join(append([]error{prefix}, t.Settings.problems()...)...)
+	return found(append([]error{prefix}, t.Settings.problems()...))
 }
 
 // checkTemplates checks each template, and that no two have one prefix.

@@ -15,6 +15,12 @@ import (
 // needed. containerd answers it with the pod's.
 const challenge = `Basic realm="larder"`
 
+// Admitter says who may have what is private, as remotes.Registry does.
+type Admitter interface {
+	IsPrivate(repo remotes.Repository) bool
+	Admit(ctx context.Context, repo remotes.Repository, manifest string, cred remotes.Credential) (context.Context, error)
+}
+
 // identify has a client admitted to a private repository, and returns the
 // context to serve it with. What it says of itself for any other is not looked
 // at.

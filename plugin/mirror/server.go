@@ -25,8 +25,7 @@ const (
 
 // Registry is what the mirror serves. remotes.Registry is one.
 type Registry interface {
-	IsPrivate(repo remotes.Repository) bool
-	Admit(ctx context.Context, repo remotes.Repository, manifest string, cred remotes.Credential) (context.Context, error)
+	Admitter
 	Resolve(ctx context.Context, ref remotes.Reference) (remotes.Resolved, error)
 	Manifest(ctx context.Context, ref remotes.Reference) (remotes.Manifest, error)
 	Blob(arrive, reader context.Context, repo remotes.Repository, dgst digest.Digest) (*remotes.Blob, error)

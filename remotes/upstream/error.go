@@ -257,26 +257,6 @@ func describe(err error) string {
 	return hideURLs(err.Error())
 }
 
-// hideURLs leaves scheme and host of what looks like a URL.
-func hideURLs(s string) string {
-	words := strings.Fields(s)
-	for i, w := range words {
-		at := strings.Index(w, "://")
-		if at < 0 {
-			continue
-		}
-		rest := w[at+len("://"):]
-		end := strings.IndexAny(rest, "/?#\"'")
-		switch {
-		case strings.Contains(rest, "@"): // a password may hold any of these signs
-			words[i] = w[:at] + "://…"
-		case end >= 0:
-			words[i] = w[:at] + "://" + rest[:end] + "/…"
-		}
-	}
-	return strings.Join(words, " ")
-}
-
 // maxMessage bounds, in bytes, how much of an upstream's words is passed on.
 const maxMessage = 300
 

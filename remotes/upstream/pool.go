@@ -105,14 +105,8 @@ func NewPool(options Options) (*Pool, error) {
 	for _, hp := range proxyHosts(proxies) {
 		reachable[hp] = true
 	}
-	clients, err := lru.New[Endpoint, *Client](maxClients)
-	if err != nil {
-		return nil, err
-	}
-	sites, err := lru.New[string, *site](maxClients)
-	if err != nil {
-		return nil, err
-	}
+	clients, _ := lru.New[Endpoint, *Client](maxClients) // fails only for a size below 1
+	sites, _ := lru.New[string, *site](maxClients)
 	id := idPrefix + strings.ToLower(rand.Text())
 	dialer := newDialer(options.DialTimeout, reachable)
 	build := func(cfg *tls.Config) *http.Transport { return newTransport(options, dialer, proxies, cfg) }

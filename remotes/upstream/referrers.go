@@ -83,10 +83,13 @@ func (x *exchange) moreReferrers(ctx context.Context, path string, dgst digest.D
 	return nil, fmt.Errorf("list has more than %d pages: %w", maxPages, errdefs.ErrDataLoss)
 }
 
+// nextLink matches a Link to the next page.
+var nextLink = regexp.MustCompile(`^\s*<([^>]*)>\s*;\s*rel="?next"?`)
+
 // nextPage reads a Link header (RFC 8288) as the distribution specification
 // has it: <URL>; rel="next".
 func nextPage(link string) (query url.Values, more bool) {
-	m := regexp.MustCompile(`^\s*<([^>]*)>\s*;\s*rel="?next"?`).FindStringSubmatch(link)
+	m := nextLink.FindStringSubmatch(link)
 	if m == nil {
 		return nil, false
 	}

@@ -78,10 +78,7 @@ type tokens struct {
 }
 
 func newTokens(g *guard, r realms) *tokens {
-	kept, err := lru.New[string, token](maxTokens)
-	if err != nil {
-		panic(err) // of a size that is not positive
-	}
+	kept, _ := lru.New[string, token](maxTokens) // fails only for a size below 1
 	return &tokens{realms: r, transport: tokenTransport{guard: g}, timeout: tokenWaits * g.wait, kept: kept}
 }
 

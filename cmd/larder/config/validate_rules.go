@@ -20,7 +20,7 @@ func (c *Config) checkRules(fs *findings) {
 			"ecr_repository_prefix": r.ECRRepositoryPrefix == "",
 			"upstream_registry_url": r.UpstreamRegistryURL == "",
 		}
-		remoteFindings(fs, path, r.Remote().Validate(), func(field string) string {
+		remoteFindings(fs, path, r.Remote().Problems(), func(field string) string {
 			switch {
 			case unset[field]:
 				return "must be set"
@@ -65,7 +65,7 @@ func (c *Config) checkTemplates(fs *findings) {
 	for i, t := range c.Templates {
 		path := fmt.Sprintf("templates[%d]", i)
 		twinFindings(fs, first, path+".prefix", t.Prefix)
-		remoteFindings(fs, path, t.Remote().Validate(), func(field string) string {
+		remoteFindings(fs, path, t.Remote().Problems(), func(field string) string {
 			if field == "prefix" && t.Prefix == "" {
 				return "must be set"
 			}
@@ -86,8 +86,8 @@ func twinFindings(fs *findings, first map[string]string, key, text string) {
 
 // remoteFindings translates what package remotes finds wrong with an entry; it
 // names the field at the front of each text. better has other words for some.
-func remoteFindings(fs *findings, path string, problems error, better func(field string) string) {
-	for _, err := range each(problems) {
+func remoteFindings(fs *findings, path string, problems []error, better func(field string) string) {
+	for _, err := range problems {
 		field, text, _ := strings.Cut(err.Error(), ": ")
 		if other := better(field); other != "" {
 			text = other
@@ -95,15 +95,4 @@ func remoteFindings(fs *findings, path string, problems error, better func(field
 		text = strings.TrimSuffix(text, ": "+errdefs.ErrInvalidArgument.Error())
 		fs.add(invalid("%s", text), path+"."+field)
 	}
-}
-
-// each takes a joined error apart.
-func each(err error) []error {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
-		return joined.Unwrap()
-	}
-	if err == nil {
-		return nil
-	}
-	return []error{err}
 }

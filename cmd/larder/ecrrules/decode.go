@@ -106,7 +106,7 @@ func rulesOf(entries []Entry) ([]remotes.Rule, error) {
 			continue
 		}
 		first[prefix] = i
-		for _, err := range each(e.rule().Validate()) {
+		for _, err := range e.rule().Problems() {
 			errs = append(errs, fmt.Errorf("%s: %w", at, err))
 		}
 		rules = append(rules, e.rule())
@@ -115,15 +115,4 @@ func rulesOf(entries []Entry) ([]remotes.Rule, error) {
 		return nil, errors.Join(errs...)
 	}
 	return rules, nil
-}
-
-// each takes a joined error apart.
-func each(err error) []error {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
-		return joined.Unwrap()
-	}
-	if err == nil {
-		return nil
-	}
-	return []error{err}
 }

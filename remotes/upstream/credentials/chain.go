@@ -32,12 +32,9 @@ type link struct {
 	explicit bool
 }
 
-func newChain(log *reporter, links ...link) (*Chain, error) {
-	given, err := lru.New[query, answer](maxAnswers)
-	if err != nil {
-		return nil, err
-	}
-	return &Chain{links: links, log: log, given: given}, nil
+func newChain(log *reporter, links ...link) *Chain {
+	given, _ := lru.New[query, answer](maxAnswers) // fails only for a size below 1
+	return &Chain{links: links, log: log, given: given}
 }
 
 // Credential implements upstream.Credentials. The error names the source that

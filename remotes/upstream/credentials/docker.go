@@ -29,12 +29,8 @@ type docker struct {
 	helpers *memory[upstream.Credential]
 }
 
-func newDocker(path string, log *reporter) (*docker, error) {
-	helpers, err := newMemory[upstream.Credential]("credential helper", programLimit, log)
-	if err != nil {
-		return nil, err
-	}
-	return &docker{path: path, log: log, helpers: helpers}, nil
+func newDocker(path string, log *reporter) *docker {
+	return &docker{path: path, log: log, helpers: newMemory[upstream.Credential]("credential helper", programLimit, log)}
 }
 
 // find implements source. As docker does, it asks the helper of the registry,

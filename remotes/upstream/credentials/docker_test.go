@@ -176,7 +176,7 @@ func TestReporterIsQuiet(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		l := &logs{}
-		r := l.reporter(t)
+		r := l.reporter()
 		for range 3 {
 			r.warn("a", "first")
 			r.warn("b", "second")

@@ -33,16 +33,12 @@ type tokens struct {
 	private, public *memory[upstream.Credential]
 }
 
-func newTokens(c *cloud, log *reporter) (*tokens, error) {
-	private, err := newMemory[upstream.Credential]("ecr", cloudLimit, log)
-	if err != nil {
-		return nil, err
+func newTokens(c *cloud, log *reporter) *tokens {
+	return &tokens{
+		cloud:   c,
+		private: newMemory[upstream.Credential]("ecr", cloudLimit, log),
+		public:  newMemory[upstream.Credential]("ecr-public", publicLimit, log),
 	}
-	public, err := newMemory[upstream.Credential]("ecr-public", publicLimit, log)
-	if err != nil {
-		return nil, err
-	}
-	return &tokens{cloud: c, private: private, public: public}, nil
 }
 
 // of returns a token for a registry, got with a role if there is one.

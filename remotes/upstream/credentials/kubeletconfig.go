@@ -121,9 +121,5 @@ func (k kubeletPlugin) plugin(binDir string, log *reporter) (p *plugin, problems
 		}
 		env = append(env, v.Name+"="+v.Value)
 	}
-	p, err := newPlugin(k.Name, program{path: path, args: k.Args, env: env}, match, *k.DefaultCacheDuration, log)
-	if err != nil {
-		bad("%v", err)
-	}
-	return p, problems
+	return newPlugin(k.Name, program{path: path, args: k.Args, env: env}, match, *k.DefaultCacheDuration, log), problems
 }

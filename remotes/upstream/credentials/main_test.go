@@ -145,14 +145,7 @@ func (l *logs) logger() *slog.Logger {
 	return slog.New(slog.NewTextHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
-func (l *logs) reporter(t *testing.T) *reporter {
-	t.Helper()
-	r, err := newReporter(l.logger())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return r
-}
+func (l *logs) reporter() *reporter { return newReporter(l.logger()) }
 
 // newTest makes a Chain and fails the test if its log ever tells the secret.
 func newTest(t *testing.T, o Options) (*Chain, *logs) {

@@ -69,12 +69,9 @@ type flight[V any] struct {
 	outcome[V]
 }
 
-func newMemory[V any](name string, limit time.Duration, log *reporter) (*memory[V], error) {
-	entries, err := simplelru.NewLRU[string, *entry[V]](maxRemembered, nil)
-	if err != nil {
-		return nil, err
-	}
-	return &memory[V]{name: name, limit: limit, log: log, slots: make(chan struct{}, maxAsking), entries: entries}, nil
+func newMemory[V any](name string, limit time.Duration, log *reporter) *memory[V] {
+	entries, _ := simplelru.NewLRU[string, *entry[V]](maxRemembered, nil) // fails only for a size below 1
+	return &memory[V]{name: name, limit: limit, log: log, slots: make(chan struct{}, maxAsking), entries: entries}
 }
 
 // get returns the value of a key, and how to say that it was refused. Many

@@ -45,14 +45,9 @@ func (o *oracle) set(f func(*oracle)) {
 	f(o)
 }
 
-func testMemory(t *testing.T) (*memory[string], *logs) {
-	t.Helper()
+func testMemory() (*memory[string], *logs) {
 	l := &logs{}
-	m, err := newMemory[string]("test", 10*time.Second, l.reporter(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return m, l
+	return newMemory[string]("test", 10*time.Second, l.reporter()), l
 }
 
 // expect gets a value, and lets what runs behind it end.
@@ -71,7 +66,7 @@ func expect(t *testing.T, m *memory[string], o *oracle, value string, asked int)
 func TestRefreshAtHalfLife(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		m, _ := testMemory(t)
+		m, _ := testMemory()
 		o := &oracle{life: 12 * time.Hour}
 		expect(t, m, o, "v1", 1)
 		<-time.After(6*time.Hour - time.Second)
@@ -88,7 +83,7 @@ func TestRefreshAtHalfLife(t *testing.T) {
 func TestStaleWhenRefreshFails(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		m, l := testMemory(t)
+		m, l := testMemory()
 		o := &oracle{life: time.Hour}
 		expect(t, m, o, "v1", 1)
 		o.set(func(o *oracle) { o.err = fmt.Errorf("broken: %w", errdefs.ErrUnavailable) })
@@ -111,7 +106,7 @@ func TestStaleWhenRefreshFails(t *testing.T) {
 func TestFailureIsRememberedBriefly(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		m, _ := testMemory(t)
+		m, _ := testMemory()
 		o := &oracle{life: time.Hour, err: errdefs.ErrUnavailable}
 		for range 3 {
 			if _, _, err := m.get(t.Context(), "k", o.ask); !errdefs.IsUnavailable(err) {
@@ -130,7 +125,7 @@ func TestFailureIsRememberedBriefly(t *testing.T) {
 func TestNothingIsAnAnswer(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		m, _ := testMemory(t)
+		m, _ := testMemory()
 		o := &oracle{err: &noneError{"nothing there"}}
 		nothing := func(asked int) {
 			t.Helper()
@@ -156,7 +151,7 @@ func TestNothingIsAnAnswer(t *testing.T) {
 func TestNothingDoesNotReplaceAValue(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		m, _ := testMemory(t)
+		m, _ := testMemory()
 		o := &oracle{life: time.Hour}
 		expect(t, m, o, "v1", 1)
 		o.err = &noneError{"nothing there"}
@@ -168,7 +163,7 @@ func TestNothingDoesNotReplaceAValue(t *testing.T) {
 func TestZeroLifeIsNotRemembered(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		m, _ := testMemory(t)
+		m, _ := testMemory()
 		o := &oracle{}
 		expect(t, m, o, "v1", 1)
 		expect(t, m, o, "v2", 2)
@@ -181,7 +176,7 @@ func TestZeroLifeIsNotRemembered(t *testing.T) {
 func TestManyCallersAskOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		m, _ := testMemory(t)
+		m, _ := testMemory()
 		o := &oracle{life: time.Hour, takes: time.Second}
 		var all sync.WaitGroup
 		for range 100 {
@@ -201,7 +196,7 @@ func TestManyCallersAskOnce(t *testing.T) {
 func TestCallerLeavesQuestionStays(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		m, _ := testMemory(t)
+		m, _ := testMemory()
 		o := &oracle{life: time.Hour, takes: 5 * time.Second}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
@@ -216,7 +211,7 @@ func TestCallerLeavesQuestionStays(t *testing.T) {
 func TestQuestionsAreBounded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		m, _ := testMemory(t)
+		m, _ := testMemory()
 		var mu sync.Mutex
 		running, most := 0, 0
 		var all sync.WaitGroup
@@ -248,7 +243,7 @@ func TestQuestionsAreBounded(t *testing.T) {
 
 func TestMemoryIsBounded(t *testing.T) {
 	t.Parallel()
-	m, _ := testMemory(t)
+	m, _ := testMemory()
 	o := &oracle{life: time.Hour}
 	for i := range 2 * maxRemembered {
 		if _, _, err := m.get(t.Context(), fmt.Sprint(i), o.ask); err != nil {
@@ -263,7 +258,7 @@ func TestMemoryIsBounded(t *testing.T) {
 func TestRefusalForcesOneQuestion(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		m, _ := testMemory(t)
+		m, _ := testMemory()
 		o := &oracle{life: time.Hour}
 		refuse1 := expect(t, m, o, "v1", 1)
 		refuse1()

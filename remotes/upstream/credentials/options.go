@@ -43,21 +43,14 @@ func New(o Options) (*Chain, error) {
 	if o.AWS == nil {
 		o.AWS = loadAWS
 	}
-	log, err := newReporter(o.Logger)
-	if err != nil {
-		return nil, err
-	}
+	log := newReporter(o.Logger)
 	rs, err := newRules(o.Rules)
 	errs := []error{err}
 	c := &cloud{load: o.AWS}
-	tokens, err := newTokens(c, log)
-	errs = append(errs, err)
-	secrets, err := newSecrets(rs, c, log)
-	errs = append(errs, err)
-	files := newFiles(rs, log)
+	tokens, files := newTokens(c, log), newFiles(rs, log)
 	links := []link{
 		{source: files, explicit: true},
-		{source: secrets, explicit: true},
+		{source: newSecrets(rs, c, log), explicit: true},
 		{source: &roles{rs, tokens}, explicit: true},
 	}
 	for _, add := range []func(*reporter) (link, error){o.docker, o.kubelet} {
@@ -74,7 +67,7 @@ func New(o Options) (*Chain, error) {
 		return nil, err
 	}
 	files.tellMissing()
-	return newChain(log, links...)
+	return newChain(log, links...), nil
 }
 
 // docker returns no link if there is no such file configured.
@@ -85,10 +78,7 @@ func (o Options) docker(log *reporter) (link, error) {
 	if err := absolute("docker_config", o.DockerConfig); err != nil {
 		return link{}, err
 	}
-	s, err := newDocker(o.DockerConfig, log)
-	if err != nil {
-		return link{}, err
-	}
+	s := newDocker(o.DockerConfig, log)
 	if _, err := s.read(); err != nil {
 		log.log.Warn("docker's credentials cannot be read yet", "err", err)
 	}

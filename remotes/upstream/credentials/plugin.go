@@ -40,14 +40,13 @@ type grant struct {
 	auths map[string]upstream.Credential // by image pattern
 }
 
-func newPlugin(name string, p program, match []pattern, life time.Duration, log *reporter) (*plugin, error) {
-	answers, err := newMemory[grant]("kubelet credential provider "+name, programLimit, log)
-	if err != nil {
-		return nil, err
+func newPlugin(name string, p program, match []pattern, life time.Duration, log *reporter) *plugin {
+	pl := &plugin{
+		name: name, program: p, match: match, life: life,
+		answers: newMemory[grant]("kubelet credential provider "+name, programLimit, log),
 	}
-	pl := &plugin{name: name, program: p, match: match, life: life, answers: answers}
 	pl.last.Store(scopeRegistry)
-	return pl, nil
+	return pl
 }
 
 // serves reports whether the plugin is to be asked for an image.

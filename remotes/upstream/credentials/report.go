@@ -23,12 +23,9 @@ type reporter struct {
 	last *simplelru.LRU[string, time.Time]
 }
 
-func newReporter(log *slog.Logger) (*reporter, error) {
-	last, err := simplelru.NewLRU[string, time.Time](maxReports, nil)
-	if err != nil {
-		return nil, err
-	}
-	return &reporter{log: log, last: last}, nil
+func newReporter(log *slog.Logger) *reporter {
+	last, _ := simplelru.NewLRU[string, time.Time](maxReports, nil) // fails only for a size below 1
+	return &reporter{log: log, last: last}
 }
 
 // warn logs unless the same key was logged lately.

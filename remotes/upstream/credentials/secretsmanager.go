@@ -21,12 +21,8 @@ type secrets struct {
 	memory *memory[upstream.Credential]
 }
 
-func newSecrets(rs rules, c *cloud, log *reporter) (*secrets, error) {
-	m, err := newMemory[upstream.Credential]("credential_arn", cloudLimit, log)
-	if err != nil {
-		return nil, err
-	}
-	return &secrets{rules: rs, cloud: c, memory: m}, nil
+func newSecrets(rs rules, c *cloud, log *reporter) *secrets {
+	return &secrets{rules: rs, cloud: c, memory: newMemory[upstream.Credential]("credential_arn", cloudLimit, log)}
 }
 
 // find implements source.
