@@ -37,6 +37,11 @@ func newDocker(path string, log *reporter) *docker {
 // else the store of all registries, else the auths of the file.
 func (s *docker) find(ctx context.Context, q query) (answer, error) {
 	config, err := s.read()
+	if errdefs.IsNotFound(err) {
+		// Whoever logs in later writes it; what needs no login must not wait.
+		s.log.warn("absent", "docker's credentials are not there: nobody has logged in, or docker_config names another file", "err", err)
+		return answer{}, nil
+	}
 	if err != nil {
 		return answer{}, err
 	}

@@ -66,6 +66,13 @@ func TestDockerAuths(t *testing.T) {
 		}
 		want(t, c, "quay.io", "team/app", upstream.Credential{})
 	}
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	want(t, c, "quay.io", "team/app", upstream.Credential{})
+	if !strings.Contains(l.String(), "nobody has logged in") {
+		t.Errorf("no word of the file that is gone:\n%s", l)
+	}
 }
 
 func TestDockerHelpers(t *testing.T) {
