@@ -51,8 +51,10 @@
 //
 // All forms of a name lead to one repository, and that to one policy. A path
 // on an ECR registry host is that registry's own unless a configured rule covers
-// it, or the host is named for the built-in ones. (TestThreeFormsOneRepository,
-// TestThreeFormsOnePolicy, TestFormsOfHostAreOnePolicy, TestECRHostsAreTheirOwn, TestConfiguredRulesOnECRHosts)
+// it, or the host is named for the built-in ones. The hosts of one ECR registry
+// have one policy. (TestThreeFormsOneRepository, TestThreeFormsOnePolicy,
+// TestFormsOfHostAreOnePolicy, TestHostsOfECRRegistryAreOnePolicy,
+// TestECRHostsAreTheirOwn, TestConfiguredRulesOnECRHosts)
 //
 // What a rule or a template denies is refused, stored or not, in everything that
 // brings or serves. (TestPermit, TestDeniedEverywhere)

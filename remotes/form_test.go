@@ -30,3 +30,44 @@ func TestFormsOfHostAreOnePolicy(t *testing.T) {
 		}
 	}
 }
+
+// One ECR registry has several hosts, and larder a credential for all of them:
+// they have one policy.
+func TestHostsOfECRRegistryAreOnePolicy(t *testing.T) {
+	t.Parallel()
+	hosts := map[string][]string{
+		"usual":  {"123456789012.dkr.ecr.us-east-1.amazonaws.com", "123456789012.dkr.ecr-fips.us-east-1.amazonaws.com", "123456789012.dkr-ecr.us-east-1.on.aws", "123456789012.dkr-ecr-fips.us-east-1.on.aws"},
+		"china":  {"123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn", "123456789012.dkr-ecr.cn-north-1.on.amazonwebservices.com.cn"},
+		"public": {"public.ecr.aws", "ecr-public.aws.com"},
+	}
+	settings := Settings{Private: PrivateVerify, Deny: []string{"hidden"}}
+	for name, forms := range hosts {
+		for _, written := range forms {
+			for by, policies := range map[string]Policies{
+				"rule":     newPolicies(t, []Rule{{ECRRepositoryPrefix: "mine", UpstreamRegistryURL: written, Settings: settings}}),
+				"template": newPolicies(t, nil, Template{Prefix: written + "/team", Settings: settings}),
+				"whole":    newPolicies(t, nil, Template{Prefix: Root, Settings: Settings{Private: PrivateVerify, Deny: []string{forms[0] + "/team/hidden"}}}),
+			} {
+				denied := Repository{Path: "team/hidden"}
+				if by == "rule" {
+					denied.Path = "hidden"
+				}
+				for _, asked := range forms {
+					denied.Host = asked
+					if p := policies.For(Repository{Host: asked, Path: "team/app"}); p.Private != PrivateVerify {
+						t.Errorf("%s: %s for %s: %s is not private", name, by, written, asked)
+					}
+					if policies.Permit(denied) == nil {
+						t.Errorf("%s: %s for %s: %s is not denied", name, by, written, denied)
+					}
+				}
+			}
+		}
+	}
+	for _, other := range []string{"123456789012.dkr.ecr.us-east-2.amazonaws.com", "123456789012.dkr.ecr.us-east-1.amazonaws.com:8443", "210987654321.dkr.ecr.us-east-1.amazonaws.com", "ecr.example"} {
+		p := newPolicies(t, []Rule{{ECRRepositoryPrefix: "mine", UpstreamRegistryURL: hosts["usual"][0], Settings: settings}})
+		if p.For(Repository{Host: other, Path: "team/app"}).Private == PrivateVerify {
+			t.Errorf("%s is private", other)
+		}
+	}
+}
