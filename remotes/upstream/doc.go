@@ -79,7 +79,7 @@
 //
 // How much at a time. Exchanges and the speed of blobs are bounded for each
 // host. What is short never waits behind blobs, one host never behind another,
-// and waiting is no failure of the upstream. (TestConnectionsAreBounded,
+// and waiting is no failure of the upstream. (TestConnectionsAreBounded, TestSampleIsABlob,
 // TestPlacesComeBack, TestHostOverridesBounds, TestSpeedIsShared,
 // TestSpeedOfClient)
 //
