@@ -75,7 +75,9 @@
 // caller can do without (Client.Spare). What is known of it is in the ledger,
 // which is bounded. (TestRetryAfterIsKept, TestRetryAfterOfOthers,
 // TestMaintenanceIsBounded, TestSpare, TestParseAllowance, TestLedgerCounts,
-// TestLedgerAccounts, TestWindowEnd, TestLedgerIsBounded)
+// TestLedgerAccounts, TestWindowEnd, TestLedgerIsBounded) What it says to one
+// credential of a caller it says to no other of the same name, be it at its token
+// service. (TestWrongSecretsStopNobody)
 //
 // How much at a time. Exchanges and the speed of blobs are bounded for each
 // host. What is short never waits behind blobs, one host never behind another,

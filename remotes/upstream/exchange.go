@@ -145,7 +145,7 @@ func (x *exchange) host() docker.RegistryHost {
 }
 
 // account is whose allowance the exchange spends: the one place that says so.
-func (x *exchange) account() string { return accountOf(x.session.shown.credential) }
+func (x *exchange) account() string { return x.client.accountOf(x.session.shown.credential) }
 
 // noteEnd takes note of how the exchange ended, nil for well.
 func (x *exchange) noteEnd(failure *Error) {

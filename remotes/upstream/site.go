@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -64,7 +65,8 @@ func (s *site) account(name string) *account {
 	if a, ok := s.accounts.Get(name); ok {
 		return a
 	}
-	a := &account{known: Account{Host: s.host, Account: name}}
+	shown, _, _ := strings.Cut(name, "\x00") // see Client.accountOf
+	a := &account{known: Account{Host: s.host, Account: shown}}
 	if old, ok, _ := s.accounts.PeekOrAdd(name, a); ok {
 		return old
 	}
