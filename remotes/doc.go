@@ -85,7 +85,8 @@
 // show the same secret. Upstream's yes holds for Access.Verified, and for
 // Access.Grace while upstream cannot be asked, both from when it was said; its
 // no takes a yes back at once, also behind a tag check or a fetch. What is
-// refused to one is refused to nobody else. (TestAdmitAsksOnce,
+// refused to one is refused to nobody else, and one's limit puts no check off
+// for others. (TestAdmitAsksOnce, TestLimitIsTheCallersOwn,
 // TestAdmitRefuses, TestGrantHolds, TestGrantGrace, TestGrantRevoked,
 // TestVerificationIsShared, TestGraceIsImpatient, TestRevokedIsNotServedStale,
 // TestRefusalIsTheCallersOwn, TestFillRefusedToAnotherCaller, TestPrivateLists)
