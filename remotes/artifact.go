@@ -119,7 +119,11 @@ func (f *follower) blob(ctx context.Context, desc ocispec.Descriptor) error {
 	if err != nil {
 		return err
 	}
-	if err := fill.Wait(ctx); err != nil {
+	err = fill.Wait(ctx)
+	if err != nil && !started && ctx.Err() == nil && r.isOthers(fill, f.repo, err) {
+		return f.blob(ctx, desc)
+	}
+	if err != nil {
 		return err
 	}
 	if p.Outcome = Fill; started {

@@ -45,6 +45,9 @@
 // TestRouteDigestMissingAtFirst, TestMostTellingErrorWins, TestUnaskedTellsLess,
 // TestNextUpstreamAfterBadBytes)
 //
+// Who waits for a fill that another repository began, and that fails, has it
+// fetched from its own upstreams. (TestFillFailedForAnotherRepository)
+//
 // A stored manifest that lost its digest, or a blob whose file has not the size
 // it was published with, is thrown away and fetched again.
 // (TestDamagedManifestIsFetchedAgain, TestDamagedBlobIsFetchedAgain)
