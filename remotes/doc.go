@@ -60,7 +60,8 @@
 // TestECRHostsAreTheirOwn, TestConfiguredRulesOnECRHosts)
 //
 // What a rule or a template denies is refused, stored or not, in everything that
-// brings or serves. (TestPermit, TestDeniedEverywhere)
+// brings or serves, and its upstream is shown nobody's secret. (TestPermit,
+// TestDeniedEverywhere, mirror's TestDeniedIsNotVerified)
 //
 // Of an offline repository no upstream is asked, for nothing. (TestOffline)
 //

@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -35,7 +36,7 @@ func (s *Server) identify(ctx context.Context, r *http.Request, repo remotes.Rep
 	case errdefs.IsUnauthorized(err):
 		return nil, &mistake{status: http.StatusUnauthorized, code: "UNAUTHORIZED",
 			message: "this repository is private: a pull secret is needed (imagePullSecrets)", err: err}
-	case errdefs.IsPermissionDenied(err):
+	case errors.Is(err, remotes.ErrNotAccepted):
 		return nil, &mistake{status: http.StatusForbidden, code: "DENIED",
 			message: "the upstream registry does not accept this pull secret for this repository", err: err}
 	case errdefs.IsInvalidArgument(err):
