@@ -116,7 +116,7 @@
 // it; Run ends at once. (TestCompanionsComeAlong, TestCompanionsAskOnce,
 // TestCompanionsOfTagsWithoutWindow, TestPullBringsCompanions,
 // TestCompanionsDoNotHinder, TestCompanionBounds, TestManyReferrers,
-// TestQueueIsBounded, TestOfflineFetchesNoCompanions)
+// TestQueueIsBounded, TestOfflineFetchesNoCompanions, TestCompanionsOfImmutableTag)
 //
 // The list of a stored manifest's referrers has the window of a tag, and is
 // served stale if upstream fails; a refusal is never taken for an empty list.
