@@ -61,8 +61,9 @@
 // (TestManifestTooLarge, TestManifestWrongBytes, TestTokenTooLarge,
 // TestContentEncodingRefused, TestBlobWrongRange)
 //
-// What a list of referrers is. All pages of it, and never an empty one in place
-// of a refusal. (TestReferrers, TestReferrersPages, TestErrorKinds)
+// What a list of referrers is. All pages of it, together no longer than a
+// manifest, and never an empty one in place of a refusal. (TestReferrers,
+// TestReferrersPages, TestReferrersTooLong, TestErrorKinds)
 //
 // How often it asks. One request is one request: what timed out, or answered
 // with 429 or 5xx, is not asked again here. A blob's body that is cut off is
