@@ -54,7 +54,7 @@ func (r *Registry) Admit(ctx context.Context, repo Repository, manifest string, 
 		}
 	}
 	ctx = withCaller(ctx, caller{credential: cred, id: r.grants.mac(cred.Username, cred.Secret)})
-	err := r.grants.admit(ctx, r.whoIs(repo, cred), manifest, r.Freshness.Patience, func(ctx context.Context, last string) (string, error) {
+	err := r.grants.admit(ctx, repo.Host, r.whoIs(repo, cred), manifest, r.Freshness.Patience, func(ctx context.Context, last string) (string, error) {
 		return r.verify(ctx, repo, manifest, last)
 	})
 	if isRefusal(err) {

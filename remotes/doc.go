@@ -93,7 +93,7 @@
 // for others. (TestAdmitAsksOnce, TestLimitIsTheCallersOwn,
 // TestAdmitRefuses, TestGrantHolds, TestGrantGrace, TestGrantRevoked,
 // TestVerificationIsShared, TestGraceIsImpatient, TestRevokedIsNotServedStale,
-// TestRefusalIsTheCallersOwn, TestFillRefusedToAnotherCaller, TestPrivateLists)
+// TestVerificationsOfHosts, TestRefusalIsTheCallersOwn, TestFillRefusedToAnotherCaller, TestPrivateLists)
 //
 // What is missing of it is fetched with the caller's secret and no other. That
 // is kept as long as the request or the fill lasts, and printed nowhere;
