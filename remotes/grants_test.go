@@ -127,7 +127,9 @@ func TestRefusalIsAbout(t *testing.T) {
 	says := func(err error) question {
 		return func(context.Context, string) (string, error) { return "", err }
 	}
-	admit := func(who, about string, says question) error { return g.admit(t.Context(), "a.example", who, about, 0, says) }
+	admit := func(who, about string, says question) error {
+		return g.admit(t.Context(), "a.example", who, about, 0, says)
+	}
 	for _, about := range []string{"", "gone"} {
 		if err := admit("kim", about, says(errGone)); !errors.Is(err, errGone) {
 			t.Errorf("%q: %v", about, err)
