@@ -94,6 +94,9 @@ func TestAuthorizationHeader(t *testing.T) {
 		basic("kim", "hunter2\x00"):            400,
 		basic("kim", "hunter2:"):               403,
 		basic("kim", strings.Repeat("x", 10_000)):           403,
+		basic("kim", strings.Repeat("x", maxCredential-3)):  403,
+		basic("kim", strings.Repeat("x", maxCredential-2)):  400,
+		basic(strings.Repeat("x", maxCredential), "y"):      400,
 		basic("kim", "pä\u00dfword"):                        403,
 		"Basic " + encode([]byte("kim:hunter2")) + " extra": 400,
 	} {

@@ -88,7 +88,9 @@
 //
 // Whom it leaves alone. An upstream that is silent once, or fails five times
 // in a row, is left alone for a pause; then one exchange tries it. A caller
-// that leaves says nothing of the upstream. (TestBreakerOpensOnSilence,
+// that leaves says nothing of the upstream, and what fails with a caller's secret
+// shown, other than by silence, neither. (TestSecretOpensNoBreaker,
+// TestBreakerOpensOnSilence,
 // TestBreakerOpensOnFailures, TestBreakerLetsOneThrough,
 // TestBreakerIgnoresCallersEnd, TestBreakerReturnsPermit)
 //

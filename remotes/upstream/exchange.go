@@ -91,6 +91,12 @@ func (c *Client) exchange(ctx context.Context, p purpose, talk func(context.Cont
 		if v != unknown {
 			x.noteEnd(failure)
 		}
+		if v == failing && c.caller && !x.session.shown.credential.IsZero() {
+			// A header that is too long, or a text that a token service trips
+			// over, can be the reason: one caller must not close the upstream
+			// for all. Silence costs too much to be borne.
+			return unknown
+		}
 		return v
 	})
 	if err != nil {
