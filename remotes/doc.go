@@ -116,7 +116,8 @@
 // it; Run ends at once. (TestCompanionsComeAlong, TestCompanionsAskOnce,
 // TestCompanionsOfTagsWithoutWindow, TestPullBringsCompanions,
 // TestCompanionsDoNotHinder, TestCompanionBounds, TestManyReferrers,
-// TestQueueIsBounded, TestOfflineFetchesNoCompanions, TestCompanionsOfImmutableTag)
+// TestQueueIsBounded, TestOfflineFetchesNoCompanions,
+// TestCompanionsOfImmutableTag, TestCompanionsBlobIsProven)
 //
 // The list of a stored manifest's referrers has the window of a tag, and is
 // served stale if upstream fails; a refusal is never taken for an empty list.

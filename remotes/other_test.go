@@ -49,3 +49,34 @@ func TestFillFailedForAnotherRepository(t *testing.T) {
 		})
 	}
 }
+
+// A companion's blob that another, private repository brought is shown by its own
+// upstream when it comes along, and not only when that may be gone.
+func TestCompanionsBlobIsProven(t *testing.T) {
+	t.Parallel()
+	b := newPrivateBench(t, withCompanions)
+	img, shared := build(1), []byte("shared")
+	b.up.PutImage(publicC().Path, "1", img)
+	open := b.up.PutReferrer(publicC().Path, img.Root, sbomType, shared)
+	blob := b.up.PutBlob(secretA().Path, shared)
+	b.up.PutImage(secretA().Path, "1", build(2))
+	ctx := b.admitted(secretA(), "1")
+	if _, err := b.readAs(ctx, secretA(), blob.Digest); err != nil {
+		t.Fatal(err)
+	}
+	b.settle(blob.Digest)
+	res, err := b.Pull(soon(t), Reference{Repository: publicC(), Tag: "1"}, PullOptions{})
+	if err != nil || res.Unaccompanied != nil || res.Companions != 1 {
+		t.Fatalf("got %+v, %v", res, err)
+	}
+	b.up.Stop()
+	if _, err := b.Manifest(soon(t), Reference{Repository: publicC(), Digest: open.Digest}); err != nil {
+		t.Error(err)
+	}
+	if _, err := b.readAs(soon(t), publicC(), blob.Digest); err != nil {
+		t.Errorf("its upstream is gone: %v", err)
+	}
+	if ok, err := b.belongs(secretB(), blob.Digest); !ok || err != nil {
+		t.Errorf("what a public repository has shown is public: %t, %v", ok, err)
+	}
+}
