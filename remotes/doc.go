@@ -95,10 +95,12 @@
 // TestVerificationIsShared, TestGraceIsImpatient, TestRevokedIsNotServedStale,
 // TestVerificationsOfHosts, TestRefusalIsTheCallersOwn, TestFillRefusedToAnotherCaller, TestPrivateLists)
 //
-// What is missing of it is fetched with the caller's secret and no other. That
-// is kept as long as the request or the fill lasts, and printed nowhere;
-// remembered is a keyed hash. The memory is bounded. (TestFetchAsCaller,
-// TestSecretsAreNotPrinted, TestMac, TestGrantsAreBounded)
+// What is missing of it is fetched with the caller's secret and no other, and
+// companions behind a pull with larder's own. The caller's is kept as long as the
+// request or the fill lasts, and printed nowhere; remembered is a keyed hash. The
+// memory is bounded. (TestFetchAsCaller, TestPrivateCompanions,
+// TestSecretsAreNotPrinted, TestMac, TestGrantsAreBounded) Nobody can be verified
+// offline. (TestOfflineVerifiesNobody)
 //
 // As long as any repository is private, what is stored is served for a
 // repository only if one of its upstreams is known to have it, or one of a
