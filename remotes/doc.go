@@ -108,7 +108,7 @@
 // whole manifest or by bytes of the blob that it cannot foretell. Bytes that
 // are on their way for a private repository are for no other. This binds
 // [Resolver] and command line, too, which need not be admitted: they are
-// larder's own. (TestPrivateMatrix, TestRegistryMustShowBytes,
+// larder's own. (TestPrivateMatrix, TestRegistryMustShowBytes, TestSampleIsTheSameForAll,
 // TestFillOfPrivateIsNotShared, TestPullProvesBlobs, TestPolicyDecidesNow,
 // TestTagFromBeforePrivacy, TestLostIndexOpensNothing)
 //
