@@ -93,7 +93,7 @@ func (s *site) ledger() []Account {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	byName := map[string]Account{}
-	for _, a := range s.accounts.Values() {
+	for _, a := range slices.Concat(s.callers.Values(), s.accounts.Values()) {
 		known := a.known
 		known.Bytes = a.bytes.Load()
 		known.AloneUntil = later(known.AloneUntil, s.alone)

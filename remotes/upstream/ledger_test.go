@@ -166,11 +166,20 @@ func TestLedgerIsBounded(t *testing.T) {
 		t.Errorf("%d accounts, want at most %d, and the one that is in use", len(all), maxClients)
 	}
 	s := newSite("h.example", Host{}, Options{})
+	now := time.Now()
+	s.noteEnd("larder", &Error{Status: 429, RetryAfter: time.Hour, kind: errdefs.ErrResourceExhausted}, now)
+	c := &Client{caller: true}
+	for i := range 2 * maxAccounts {
+		s.noteEnd(c.accountOf(Credential{Username: fmt.Sprint("eve", i), Secret: "x"}), nil, now)
+	}
+	if n := len(s.ledger()); n != maxAccounts+1 || s.resting("larder", now) == nil {
+		t.Errorf("%d accounts, and larder's own is to rest: %v", n, s.resting("larder", now))
+	}
 	for i := range 2 * maxAccounts {
 		s.noteEnd(fmt.Sprint("user", i), nil, time.Now())
 	}
-	if n := len(s.ledger()); n > maxAccounts {
-		t.Errorf("%d accounts of one host, want at most %d", n, maxAccounts)
+	if n := len(s.ledger()); n > 2*maxAccounts {
+		t.Errorf("%d accounts of one host, want at most %d", n, 2*maxAccounts)
 	}
 }
 
