@@ -15,6 +15,10 @@ import (
 // where the client named none. Some may be deleted there.
 const maxKnown = 3
 
+// ErrNotAccepted says that upstream refuses a pull secret. It is an
+// errdefs.ErrPermissionDenied.
+var ErrNotAccepted = fmt.Errorf("pull secret not accepted: %w", errdefs.ErrPermissionDenied)
+
 // IsPrivate reports whether a repository is under PrivateVerify: who asks for
 // anything of it must be admitted first.
 func (r *Registry) IsPrivate(repo Repository) bool {
@@ -28,14 +32,18 @@ func (r *Registry) IsPrivate(repo Repository) bool {
 // is to serve this client with, and holds its credential: whatever is asked of
 // upstream with that context is asked as this client.
 //
-// It returns errdefs.ErrUnauthenticated if there is no credential,
-// ErrPermissionDenied if upstream refuses it (401, 403, and 404, which some
-// say instead), ErrInvalidArgument for a malformed manifest reference, and
-// upstream's error if it cannot tell. For a repository that is not private it
-// returns ctx.
+// It returns errdefs.ErrUnauthenticated if there is no credential, ErrNotAccepted
+// if upstream refuses it (401, 403, and 404, which some say instead),
+// errdefs.ErrInvalidArgument for a malformed manifest reference, ErrPermissionDenied
+// for a repository that is denied, of which no upstream is asked and shown the
+// credential, and upstream's error if it cannot tell. For a repository that is
+// not private it returns ctx.
 func (r *Registry) Admit(ctx context.Context, repo Repository, manifest string, cred Credential) (context.Context, error) {
 	if !r.IsPrivate(repo) {
 		return ctx, nil
+	}
+	if err := r.Policies.Permit(repo); err != nil {
+		return nil, err
 	}
 	if cred.IsZero() {
 		return nil, fmt.Errorf("%s is private: no credential: %w", repo, errdefs.ErrUnauthenticated)
@@ -46,11 +54,11 @@ func (r *Registry) Admit(ctx context.Context, repo Repository, manifest string, 
 		}
 	}
 	ctx = withCaller(ctx, caller{credential: cred, id: r.grants.mac(cred.Username, cred.Secret)})
-	err := r.grants.admit(ctx, r.whoIs(repo, cred), manifest, r.Freshness.Patience, func(ctx context.Context, last string) (string, error) {
+	err := r.grants.admit(ctx, repo.Host, r.whoIs(repo, cred), manifest, r.Freshness.Patience, func(ctx context.Context, last string) (string, error) {
 		return r.verify(ctx, repo, manifest, last)
 	})
 	if isRefusal(err) {
-		return nil, fmt.Errorf("%s: pull secret not accepted: %v: %w", repo, err, errdefs.ErrPermissionDenied) //nolint:errorlint // upstream's "not found" is a refusal here
+		return nil, fmt.Errorf("%s: %v: %w", repo, err, ErrNotAccepted) //nolint:errorlint // upstream's "not found" is a refusal here
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: pull secret not verified: %w", repo, err)

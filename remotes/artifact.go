@@ -105,8 +105,13 @@ func (f *follower) blob(ctx context.Context, desc ocispec.Descriptor) error {
 	p := BlobProgress{Digest: desc.Digest, MediaType: desc.MediaType, Size: desc.Size, Received: desc.Size, Done: true, Outcome: Hit}
 	b, err := r.openWhole(ctx, desc.Digest)
 	if err == nil {
-		f.report(p)
-		return b.Close()
+		// Another repository may have brought it, and keep it from this one until
+		// its upstream has shown it: later that may be gone.
+		err := r.prove(ctx, f.repo, b)
+		if err == nil {
+			f.report(p)
+		}
+		return errors.Join(err, b.Close())
 	}
 	if !errdefs.IsNotFound(err) {
 		return err
@@ -114,12 +119,19 @@ func (f *follower) blob(ctx context.Context, desc ocispec.Descriptor) error {
 	src := boundedSource{Source: blobSource{registry: r, repo: f.repo, digest: desc.Digest}, size: desc.Size}
 	fill, started, err := r.Store.FillFor(ctx, r.origin(f.repo), desc.Digest, desc.Size, src)
 	if errdefs.IsAlreadyExists(err) {
-		return nil
+		return f.blob(ctx, desc) // since we looked
 	}
 	if err != nil {
 		return err
 	}
-	if err := fill.Wait(ctx); err != nil {
+	err = fill.Wait(ctx)
+	if err == nil && !r.mayShare(fill, f.repo) {
+		return f.blob(ctx, desc)
+	}
+	if err != nil && !started && ctx.Err() == nil && r.isOthers(fill, f.repo, err) {
+		return f.blob(ctx, desc)
+	}
+	if err != nil {
 		return err
 	}
 	if p.Outcome = Fill; started {

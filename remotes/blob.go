@@ -91,8 +91,8 @@ func (r *Registry) joinFill(arrive, reader context.Context, repo Repository, dgs
 		return nil, r.awaitOther(arrive, fill)
 	}
 	if err := fill.WaitReadable(arrive, 0); err != nil {
-		if !started && isRefusal(err) && r.IsPrivate(repo) {
-			return nil, errAskAgain // the refusal is another caller's
+		if !started && arrive.Err() == nil && r.isOthers(fill, repo, err) {
+			return nil, errAskAgain
 		}
 		return nil, err
 	}
@@ -121,6 +121,12 @@ var errAskAgain = fmt.Errorf("look again: %w", errdefs.ErrAlreadyExists)
 func (r *Registry) mayShare(fill *cache.Fill, repo Repository) bool {
 	origin := fill.Origin()
 	return !origin.Private || origin.Repository == repo.String()
+}
+
+// isOthers reports whether the failure of a fill that others began is theirs
+// alone: it is about another repository, or refused to another caller.
+func (r *Registry) isOthers(fill *cache.Fill, repo Repository, err error) bool {
+	return fill.Origin().Repository != repo.String() || isRefusal(err) && r.IsPrivate(repo)
 }
 
 // awaitOther waits for the end of a fill whose bytes are another repository's.

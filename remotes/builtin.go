@@ -18,6 +18,31 @@ func ecrAccount(host string) string {
 	return r.Account
 }
 
+// policyHost is the host under which policies know a registry. One ECR registry
+// answers at several: FIPS and dual-stack endpoints, and two of the public
+// gallery. larder's own credential is for all of them, so what is private at one
+// must be at the others.
+func policyHost(host string) string {
+	if !strings.Contains(host, "ecr") || strings.Contains(host, ":") {
+		return host // nearly all are: no expression is matched at each request
+	}
+	r, ok := upstream.ParseECRHost(host)
+	switch {
+	case !ok:
+		return host
+	case r.Public:
+		return "public.ecr.aws"
+	}
+	_, domain, _ := strings.Cut(host, "."+r.Region+".")
+	switch domain {
+	case "on.aws":
+		domain = "amazonaws.com"
+	case "on.amazonwebservices.com.cn":
+		domain = "amazonaws.com.cn"
+	}
+	return r.Account + ".dkr.ecr." + r.Region + "." + domain
+}
+
 // BuiltinRules returns the rules that hold without any configuration: every
 // upstream of ECR that has a fixed host, under the prefix that ECR's console
 // proposes (user guide, "Creating a pull through cache rule").

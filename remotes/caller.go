@@ -37,6 +37,11 @@ func callerOf(ctx context.Context) (caller, bool) {
 	return c, ok
 }
 
+func isForCaller(ctx context.Context) bool {
+	_, ok := callerOf(ctx)
+	return ok
+}
+
 // perCaller makes a key of shared work, or of its memory, the caller's own:
 // what upstream told one caller is no answer to another.
 func perCaller(ctx context.Context, key string) string {

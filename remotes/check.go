@@ -124,6 +124,8 @@ func (r *Registry) check(ctx context.Context, ref Reference, sparing bool) (Reso
 		switch {
 		case stored && isRefusal(err) && r.IsPrivate(ref.Repository):
 			r.revoke(ctx, ref.Repository) // it says nothing to anybody else
+		case stored && errdefs.IsResourceExhausted(err) && isForCaller(ctx):
+			// Nor does a limit of its account, which the ledger keeps.
 		case stored:
 			r.noteFailure(ctx, ref, err)
 		default:

@@ -45,17 +45,23 @@
 // TestRouteDigestMissingAtFirst, TestMostTellingErrorWins, TestUnaskedTellsLess,
 // TestNextUpstreamAfterBadBytes)
 //
+// Who waits for a fill that another repository began, and that fails, has it
+// fetched from its own upstreams. (TestFillFailedForAnotherRepository)
+//
 // A stored manifest that lost its digest, or a blob whose file has not the size
 // it was published with, is thrown away and fetched again.
 // (TestDamagedManifestIsFetchedAgain, TestDamagedBlobIsFetchedAgain)
 //
 // All forms of a name lead to one repository, and that to one policy. A path
 // on an ECR registry host is that registry's own unless a configured rule covers
-// it, or the host is named for the built-in ones. (TestThreeFormsOneRepository,
-// TestThreeFormsOnePolicy, TestECRHostsAreTheirOwn, TestConfiguredRulesOnECRHosts)
+// it, or the host is named for the built-in ones. The hosts of one ECR registry
+// have one policy. (TestThreeFormsOneRepository, TestThreeFormsOnePolicy,
+// TestFormsOfHostAreOnePolicy, TestHostsOfECRRegistryAreOnePolicy,
+// TestECRHostsAreTheirOwn, TestConfiguredRulesOnECRHosts)
 //
 // What a rule or a template denies is refused, stored or not, in everything that
-// brings or serves. (TestPermit, TestDeniedEverywhere)
+// brings or serves, and Admit shows its upstream nobody's secret. (TestPermit,
+// TestDeniedEverywhere)
 //
 // Of an offline repository no upstream is asked, for nothing. (TestOffline)
 //
@@ -85,15 +91,18 @@
 // show the same secret. Upstream's yes holds for Access.Verified, and for
 // Access.Grace while upstream cannot be asked, both from when it was said; its
 // no takes a yes back at once, also behind a tag check or a fetch. What is
-// refused to one is refused to nobody else. (TestAdmitAsksOnce,
+// refused to one is refused to nobody else, and one's limit puts no check off
+// for others. (TestAdmitAsksOnce, TestLimitIsTheCallersOwn,
 // TestAdmitRefuses, TestGrantHolds, TestGrantGrace, TestGrantRevoked,
 // TestVerificationIsShared, TestGraceIsImpatient, TestRevokedIsNotServedStale,
-// TestRefusalIsTheCallersOwn, TestFillRefusedToAnotherCaller, TestPrivateLists)
+// TestVerificationsOfHosts, TestRefusalIsTheCallersOwn, TestFillRefusedToAnotherCaller, TestPrivateLists)
 //
-// What is missing of it is fetched with the caller's secret and no other. That
-// is kept as long as the request or the fill lasts, and printed nowhere;
-// remembered is a keyed hash. The memory is bounded. (TestFetchAsCaller,
-// TestSecretsAreNotPrinted, TestMac, TestGrantsAreBounded)
+// What is missing of it is fetched with the caller's secret and no other, and
+// companions behind a pull with larder's own. The caller's is kept as long as the
+// request or the fill lasts, and printed nowhere; remembered is a keyed hash. The
+// memory is bounded. (TestFetchAsCaller, TestPrivateCompanions,
+// TestSecretsAreNotPrinted, TestMac, TestGrantsAreBounded) Nobody can be verified
+// offline. (TestOfflineVerifiesNobody)
 //
 // As long as any repository is private, what is stored is served for a
 // repository only if one of its upstreams is known to have it, or one of a
@@ -101,7 +110,7 @@
 // whole manifest or by bytes of the blob that it cannot foretell. Bytes that
 // are on their way for a private repository are for no other. This binds
 // [Resolver] and command line, too, which need not be admitted: they are
-// larder's own. (TestPrivateMatrix, TestRegistryMustShowBytes,
+// larder's own. (TestPrivateMatrix, TestRegistryMustShowBytes, TestSampleIsTheSameForAll,
 // TestFillOfPrivateIsNotShared, TestPullProvesBlobs, TestPolicyDecidesNow,
 // TestTagFromBeforePrivacy, TestLostIndexOpensNothing)
 //
@@ -111,7 +120,8 @@
 // it; Run ends at once. (TestCompanionsComeAlong, TestCompanionsAskOnce,
 // TestCompanionsOfTagsWithoutWindow, TestPullBringsCompanions,
 // TestCompanionsDoNotHinder, TestCompanionBounds, TestManyReferrers,
-// TestQueueIsBounded, TestOfflineFetchesNoCompanions)
+// TestQueueIsBounded, TestOfflineFetchesNoCompanions,
+// TestCompanionsOfImmutableTag, TestCompanionsBlobIsProven)
 //
 // The list of a stored manifest's referrers has the window of a tag, and is
 // served stale if upstream fails; a refusal is never taken for an empty list.

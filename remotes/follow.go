@@ -154,7 +154,9 @@ func (f *follower) tagged(ctx context.Context, subject digest.Digest, suffixes [
 		if !ok {
 			continue
 		}
-		res, err := f.registry.resolveTag(ctx, ref, f.force)
+		// An immutable one is not to be asked about, once it is known.
+		force := f.force && !f.registry.Policies.For(f.repo).Immutable(ref.Tag)
+		res, err := f.registry.resolveTag(ctx, ref, force)
 		if errdefs.IsNotFound(err) {
 			continue
 		}

@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
-	"fmt"
 	"sync"
 	"time"
 
@@ -36,9 +35,12 @@ func DefaultAccess() Access {
 const (
 	maxGrants   = 4096
 	maxRefusals = 4096
-	// maxVerifications is how many run at a time: who tries secrets costs
-	// upstream a request for each.
+	// maxVerifications is how many run at a time for a registry host: who tries
+	// secrets costs upstream a request for each.
 	maxVerifications = 32
+	// maxUnverified is how many more may wait for it: each costs some memory,
+	// for as long as a check may take, also when its client has left.
+	maxUnverified = 4096
 )
 
 // grants remember to whom upstream said yes or no. They hold no secrets: those
@@ -48,9 +50,9 @@ type grants struct {
 	access  Access
 	key     [sha256.Size]byte
 	running shared[string] // what is asked about, by who asks
-	slots   chan struct{}  // held while upstream is asked
 
-	mu       sync.Mutex // makes one step of a look and a change
+	mu       sync.Mutex       // makes one step of a look and a change
+	lines    map[string]*line // by registry host: one never waits for another
 	granted  *lru.Cache[string, grant]
 	refusals negatives
 }
@@ -68,7 +70,7 @@ func newGrants(access Access) *grants {
 	}
 	granted, _ := lru.New[string, grant](maxGrants) // fails only for a size below 1
 	g := &grants{
-		access: access, slots: make(chan struct{}, maxVerifications),
+		access: access, lines: map[string]*line{},
 		granted: granted, refusals: newNegatives(maxRefusals, access.Refused),
 	}
 	_, _ = rand.Read(g.key[:]) // never fails
@@ -91,17 +93,18 @@ func (g *grants) mac(texts ...string) string {
 // returned.
 type question func(ctx context.Context, last string) (manifest string, err error)
 
-// admit returns nil if upstream says yes to who (a mac), or has said so lately.
+// admit returns nil if upstream of a registry host says yes to who (a mac), or
+// has said so lately.
 // about is what was asked for: that upstream does not have that is no answer
 // about anything else. patience bounds the wait for upstream where the grace
 // would do. Errors are those of ask, or the context's.
-func (g *grants) admit(ctx context.Context, who, about string, patience time.Duration, ask question) error {
+func (g *grants) admit(ctx context.Context, host, who, about string, patience time.Duration, ask question) error {
 	for {
 		open, err := g.recall(who, about, time.Now())
 		if open || err != nil {
 			return err
 		}
-		other, err := g.verify(ctx, who, about, patience, ask)
+		other, err := g.verify(ctx, host, who, about, patience, ask)
 		if other && errdefs.IsNotFound(err) && ctx.Err() == nil {
 			continue // somebody asked for something else, which is not there
 		}
@@ -130,13 +133,13 @@ func (g *grants) recall(who, about string, now time.Time) (open bool, _ error) {
 
 // verify asks upstream, once for all who want to know, whatever they asked for;
 // other says that it was asked about something else.
-func (g *grants) verify(ctx context.Context, who, about string, patience time.Duration, ask question) (other bool, _ error) {
+func (g *grants) verify(ctx context.Context, host, who, about string, patience time.Duration, ask question) (other bool, _ error) {
 	var p *haste
 	if g.hasGrace(who) {
 		p = &haste{most: patience}
 	}
 	asked, _, err := g.running.do(ctx, who, "the pull secret's verification", p, func(ctx context.Context) (string, error) {
-		return about, g.ask(ctx, who, about, ask)
+		return about, g.ask(ctx, host, who, about, ask)
 	})
 	if err != nil && !isRefusal(err) && g.hasGrace(who) {
 		err = nil
@@ -144,13 +147,12 @@ func (g *grants) verify(ctx context.Context, who, about string, patience time.Du
 	return asked != about, err
 }
 
-func (g *grants) ask(ctx context.Context, who, about string, ask question) error {
-	select {
-	case g.slots <- struct{}{}:
-		defer func() { <-g.slots }()
-	case <-ctx.Done():
-		return fmt.Errorf("%d pull secrets are being verified: %w", maxVerifications, context.Cause(ctx))
+func (g *grants) ask(ctx context.Context, host, who, about string, ask question) error {
+	release, err := g.place(ctx, host)
+	if err != nil {
+		return err
 	}
+	defer release()
 	manifest, err := ask(ctx, g.manifest(who))
 	g.note(who, about, manifest, err, time.Now())
 	return err

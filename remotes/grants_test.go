@@ -42,7 +42,7 @@ func (a *asked) set(err error) {
 // want checks what admit says, and that upstream was asked n times in all.
 func (a *asked) want(t *testing.T, g *grants, when string, want error, n int) {
 	t.Helper()
-	if err := g.admit(t.Context(), "kim", "v1", time.Second, a.question); !errors.Is(err, want) {
+	if err := g.admit(t.Context(), "a.example", "kim", "v1", time.Second, a.question); !errors.Is(err, want) {
 		t.Errorf("%s: %v, want %v", when, err, want)
 	}
 	if a.n != n {
@@ -127,7 +127,9 @@ func TestRefusalIsAbout(t *testing.T) {
 	says := func(err error) question {
 		return func(context.Context, string) (string, error) { return "", err }
 	}
-	admit := func(who, about string, says question) error { return g.admit(t.Context(), who, about, 0, says) }
+	admit := func(who, about string, says question) error {
+		return g.admit(t.Context(), "a.example", who, about, 0, says)
+	}
 	for _, about := range []string{"", "gone"} {
 		if err := admit("kim", about, says(errGone)); !errors.Is(err, errGone) {
 			t.Errorf("%q: %v", about, err)
@@ -174,12 +176,12 @@ func TestVerificationIsShared(t *testing.T) {
 		}
 		ctx, leave := context.WithCancel(t.Context())
 		first := make(chan error, 1)
-		go func() { first <- g.admit(ctx, "kim", "gone", 0, ask("gone")) }()
+		go func() { first <- g.admit(ctx, "a.example", "kim", "gone", 0, ask("gone")) }()
 		synctest.Wait()
 		var wg sync.WaitGroup
 		for range 20 {
 			wg.Go(func() {
-				if err := g.admit(t.Context(), "kim", "there", 0, ask("there")); err != nil {
+				if err := g.admit(t.Context(), "a.example", "kim", "there", 0, ask("there")); err != nil {
 					t.Error(err)
 				}
 			})
@@ -210,7 +212,7 @@ func TestGraceIsImpatient(t *testing.T) {
 			<-ctx.Done()
 			return "", ctx.Err()
 		}
-		if err := g.admit(t.Context(), "kim", "v1", time.Second, silent); err != nil {
+		if err := g.admit(t.Context(), "a.example", "kim", "v1", time.Second, silent); err != nil {
 			t.Error(err)
 		}
 		if waited := time.Since(start); waited != time.Second {
@@ -219,7 +221,7 @@ func TestGraceIsImpatient(t *testing.T) {
 		// Who has none waits as long as it can.
 		ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
 		defer cancel()
-		if err := g.admit(ctx, "eve", "v1", time.Second, silent); !errors.Is(err, context.DeadlineExceeded) {
+		if err := g.admit(ctx, "a.example", "eve", "v1", time.Second, silent); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("without a grace: %v", err)
 		}
 		if waited := time.Since(start); waited != 5*time.Second {
@@ -240,9 +242,9 @@ func TestGrantsAreBounded(t *testing.T) {
 		var mu sync.Mutex
 		now, most := 0, 0
 		var wg sync.WaitGroup
-		for i := range maxRefusals + 100 {
+		for i := range maxRefusals + maxVerifications {
 			wg.Go(func() {
-				err := g.admit(t.Context(), fmt.Sprint("eve", i), "v1", 0, func(context.Context, string) (string, error) {
+				err := g.admit(t.Context(), "a.example", fmt.Sprint("eve", i), "v1", 0, func(context.Context, string) (string, error) {
 					mu.Lock()
 					now++
 					most = max(most, now)

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -423,5 +424,47 @@ func TestLostIndexOpensNothing(t *testing.T) {
 		if n := again.up.Count(http.MethodGet, "/blobs/"); c.private && !c.down && n != 1 || !c.private && n != 0 {
 			t.Errorf("%s: upstream was asked %d times for the blob", name, n)
 		}
+	}
+}
+
+// Who knows a part of a blob has one try, under whatever name.
+func TestSampleIsTheSameForAll(t *testing.T) {
+	t.Parallel()
+	b := newPrivateBench(t)
+	img := remotestest.Build(remotestest.ImageSpec{Seed: 1, Layers: []int64{4 << 20}})
+	layer := img.Blobs[0].Descriptor.Digest
+	b.up.PutImage(secretA().Path, "1", img)
+	b.bring(b.admitted(secretA(), "1"), secretA(), img)
+	places := map[string]int{}
+	for i := range 10 {
+		guess := Repository{Host: DockerHub, Path: fmt.Sprintf("guess/%d", i%5)}
+		b.up.PutImage(guess.Path, "1", build(9))
+		remove := b.up.Fault(remotestest.And(remotestest.Repo(guess.Path), remotestest.Blobs()),
+			func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+				http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(make([]byte, len(img.Blobs[0].Data))))
+			})
+		if _, err := b.readAs(soon(t), guess, layer); !errdefs.IsDataLoss(err) {
+			t.Errorf("%s: got %v", guess, err)
+		}
+		remove()
+	}
+	for _, r := range b.up.Requests() {
+		if strings.HasPrefix(r.Path, "/v2/guess/") {
+			places[r.Header.Get("Range")]++
+		}
+	}
+	if len(places) != 1 {
+		t.Errorf("asked for %v, want one place", places)
+	}
+	other := newPrivateBench(t)
+	blob, err := b.Store.Open(layer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer blob.Close()
+	mine, _, err := b.sample(blob)
+	theirs, _, err2 := other.sample(blob)
+	if mine == theirs || err != nil || err2 != nil {
+		t.Errorf("another larder asks for the same place: %d, %d, %v, %v", mine, theirs, err, err2)
 	}
 }

@@ -20,7 +20,16 @@ func TestParseHost(t *testing.T) {
 		"registry:5000":                   "registry:5000",
 		"127.0.0.1:5000":                  "127.0.0.1:5000",
 		"[::1]:5000":                      "[::1]:5000",
-		"docker.io:443":                   "docker.io:443",
+		"docker.io:443":                   "docker.io",
+		"Index.docker.io:0443":            "docker.io",
+		"quay.io:443":                     "quay.io",
+		"quay.io:00443":                   "quay.io",
+		"quay.io:05000":                   "quay.io:5000",
+		"localhost:443":                   "localhost",
+		"registry:443":                    "registry:443", // "registry" would be a path at Docker Hub
+		"registry:0443":                   "registry:443",
+		"[::1]:443":                       "[::1]",
+		"[::1]":                           "[::1]",
 		strings.Repeat("a", 249) + ".com": strings.Repeat("a", 249) + ".com",
 	} {
 		if got, err := ParseHost(text); err != nil || got != want {
@@ -29,7 +38,7 @@ func TestParseHost(t *testing.T) {
 	}
 	for _, text := range []string{
 		"", ".", "-a.io", "registry", "docker", "a b.io", "docker.io/library", "https://docker.io", "docker.io:",
-		"docker.io:port", "d\x00cker.io", "..", "docker..io", "docker.io?x", "docker.io#x", "%64ocker.io", "ドッカー.io",
+		"docker.io:port", "docker.io:0", "docker.io:65536", "d\x00cker.io", "..", "docker..io", "docker.io?x", "docker.io#x", "%64ocker.io", "ドッカー.io",
 		strings.Repeat("a", 10_000) + ".io", "[::1", "user:hunter2@docker.io", "hunter2@docker.io", "docker.io@sha256:abc",
 	} {
 		_, err := ParseHost(text)

@@ -235,3 +235,39 @@ func TestPullMethods(t *testing.T) {
 		t.Errorf("beside these upstream saw %v", got)
 	}
 }
+
+// One caller's limit puts no check off for others.
+func TestLimitIsTheCallersOwn(t *testing.T) {
+	t.Parallel()
+	b := newPrivateBench(t)
+	img := build(1)
+	b.up.PutImage(secretA().Path, "1", img)
+	ref := Reference{Repository: secretA(), Tag: "1"}
+	b.bring(b.admitted(secretA(), "1"), secretA(), img)
+	eve, err := b.Admit(soon(t), secretA(), "1", Credential{Username: "eve of team/a", Secret: "right"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.up.Fault(remotestest.Repo(secretA().Path), func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		if user, _, _ := r.BasicAuth(); strings.HasPrefix(user, "eve") {
+			remotestest.TooManyRequests(time.Hour)(w, r, next)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+	b.expire(ref)
+	for _, when := range []string{"429", "left alone"} {
+		if res, err := b.Resolve(eve, ref); err != nil || res.Outcome != Stale {
+			t.Errorf("%s: eve got %v, %v, want it stale", when, res, err)
+		}
+		if tag, err := b.Store.Tag(ref.String()); err != nil || tag.Failures != 0 || !tag.NextCheck.IsZero() || tag.LastError != "" {
+			t.Errorf("%s: the tag notes one caller's limit: %+v, %v", when, tag, err)
+		}
+	}
+	if n := counted(b.up, func() { _, _ = b.Resolve(eve, ref) }); n != 0 {
+		t.Errorf("eve is asked for %d times more", n)
+	}
+	if res, err := b.Resolve(b.admitted(secretA(), "1"), ref); err != nil || res.Outcome != Hit {
+		t.Errorf("kim got %v, %v, want a check", res, err)
+	}
+}

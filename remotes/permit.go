@@ -32,16 +32,20 @@ func (ps Policies) Permit(repo Repository) error {
 }
 
 // namesBelow are the names that a setter's patterns are matched with: the one
-// as stored, and whatever follows the setter's prefix in that and in the local
+// as stored, for an ECR registry also with its usual host, and whatever follows the setter's prefix in that and in the local
 // names.
 func (ps Policies) namesBelow(repo Repository, s *setter) []string {
-	all := []string{repo.String()}
-	for _, c := range ps.byHost[repo.Host].rules {
+	names := []string{repo.String()}
+	host := policyHost(repo.Host)
+	if host != repo.Host {
+		names = append(names, host+"/"+repo.Path)
+	}
+	all := slices.Clone(names)
+	for _, c := range ps.byHost[host].rules {
 		if name, ok := c.rule.local(repo.Path); ok {
 			all = append(all, name)
 		}
 	}
-	names := []string{repo.String()}
 	for _, name := range all {
 		for _, prefix := range s.prefixes {
 			if rest, ok := strings.CutPrefix(name, prefix); ok && rest != "" {

@@ -10,12 +10,13 @@ import (
 
 // Policies find the policy of a repository: what a rule or a template says of
 // it, over the defaults. They depend on the canonical name alone, so that all
-// forms of a name lead to one policy. The zero Policies say nothing.
+// forms of a name lead to one policy, and the hosts of one ECR registry too. The
+// zero Policies say nothing.
 type Policies struct {
 	defaults Policy
-	root     *setter // the template ROOT
-	byHost   map[string]coverage
-	idle     []string // prefixes of templates that hold for nothing
+	root     *setter             // the template ROOT
+	byHost   map[string]coverage // by policyHost
+	idle     []string            // prefixes of templates that hold for nothing
 }
 
 // coverage is what says something of the repositories of a registry host, the
@@ -82,9 +83,9 @@ func compareBools(a, b bool) int {
 
 func (ps *Policies) addRule(r heldRule) error {
 	s, err := newSetter(fmt.Sprintf("rule %q", r.ECRRepositoryPrefix), r.Settings, r.prefix())
-	on := ps.byHost[r.host()]
+	on := ps.byHost[policyHost(r.host())]
 	on.rules = append(on.rules, cover{setter: s, path: r.upstreamPrefix(), depth: len(r.upstreamPrefix()), rule: &r})
-	ps.byHost[r.host()] = on
+	ps.byHost[policyHost(r.host())] = on
 	return err
 }
 
@@ -93,7 +94,7 @@ func (ps *Policies) addTemplate(rules Rules, t Template) error {
 	prefixes := []string{matchedPrefix(t.Prefix)}
 	host, path, isStored := t.storedForm()
 	if isStored {
-		prefixes = append(prefixes, host+"/"+path)
+		prefixes = append(prefixes, host+"/"+path, policyHost(host)+"/"+path)
 	}
 	s, err := newSetter(fmt.Sprintf("template %q", t.Prefix), t.Settings, slices.Compact(prefixes)...)
 	if t.Prefix == Root {
@@ -103,6 +104,7 @@ func (ps *Policies) addTemplate(rules Rules, t Template) error {
 	idle := true
 	add := func(host, path string, depth int) {
 		idle = false
+		host = policyHost(host)
 		on := ps.byHost[host]
 		on.templates = append(on.templates, cover{setter: s, path: path, depth: depth})
 		ps.byHost[host] = on
@@ -145,7 +147,7 @@ func (ps Policies) For(repo Repository) Policy {
 // more first: the one whose prefix takes more of the name, at equal length the
 // rule.
 func (ps Policies) setters(repo Repository) (first, second *setter) {
-	on := ps.byHost[repo.Host]
+	on := ps.byHost[policyHost(repo.Host)]
 	covers := func(c cover) bool { return strings.HasPrefix(repo.Path, c.path) }
 	rule, template := slices.IndexFunc(on.rules, covers), slices.IndexFunc(on.templates, covers)
 	switch {

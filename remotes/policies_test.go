@@ -44,7 +44,7 @@ func TestGoverningRule(t *testing.T) {
 		"quay.io/org/team/x":      6,
 		"quay.io/org/team":        4,
 		"ghcr.io/org/x":           0,
-		"quay.io:443/org/x":       0, // another registry host
+		"quay.io:8443/org/x":      0, // another registry host
 	} {
 		if got := policies.For(repository(t, name)).Window; got != time.Duration(want)*time.Minute {
 			t.Errorf("%s: the policy is that of rule %d, want %d", name, int(got/time.Minute), want)

@@ -224,6 +224,9 @@ func (r *Registry) pullBlob(ctx context.Context, repo Repository, desc ocispec.D
 		if now.Done && now.Err == nil && !r.mayShare(fill, repo) {
 			return r.storedBlob(ctx, repo, p, report)
 		}
+		if now.Done && now.Err != nil && !started && ctx.Err() == nil && r.isOthers(fill, repo, now.Err) {
+			return r.pullBlob(ctx, repo, desc, report)
+		}
 		if now.Done {
 			return p, now.Err
 		}

@@ -111,10 +111,11 @@ func (r *Registry) reviewReferrers(ctx context.Context, repo Repository, dgst di
 		return nil, err
 	}
 	descs, err := r.refreshReferrers(ctx, repo, dgst)
-	isOld := func(d ocispec.Descriptor) bool {
-		return slices.ContainsFunc(old.Manifests, func(o ocispec.Descriptor) bool { return o.Digest == d.Digest })
+	known := make(map[digest.Digest]bool, len(old.Manifests)) // lists can be long
+	for _, d := range old.Manifests {
+		known[d.Digest] = true
 	}
-	if slices.ContainsFunc(descs, func(d ocispec.Descriptor) bool { return !isOld(d) }) {
+	if slices.ContainsFunc(descs, func(d ocispec.Descriptor) bool { return !known[d.Digest] }) {
 		r.sight(sighting{repo: repo, digest: dgst, at: asked, force: true})
 	}
 	return descs, err

@@ -3,6 +3,7 @@ package remotes
 import (
 	"net/http"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -242,4 +243,32 @@ func TestWindowAndDeletedByRule(t *testing.T) {
 			t.Errorf("got %v, want it refused by the rule", err)
 		}
 	}
+}
+
+// What is immutable keeps its companions, and may get new ones: where those are
+// asked for in any case, a signature's stored tag is no hindrance.
+func TestCompanionsOfImmutableTag(t *testing.T) {
+	t.Parallel()
+	up := remotestest.New(t)
+	c := putCompanion(up, 1)
+	b := newBench(t, []*remotestest.Registry{up}, withCompanions, withSettings(t, Settings{
+		ImageTagMutability: ImmutableWithExclusion, ImageTagMutabilityExclusionFilters: []string{"1"},
+	}))
+	if _, err := b.Pull(soon(t), app(t, "1"), PullOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	later := up.PutReferrer("library/app", c.img.Root, sbomType, []byte("later"))
+	s := sighting{repo: appRepo(), digest: c.img.Root.Digest, at: time.Now(), force: true}
+	if err := b.follow(soon(t), s, func(BlobProgress) {}); err != nil {
+		t.Errorf("refreshed: %v", err)
+	}
+	b.wantWhole(later)
+	// A damaged one is brought anew.
+	b.damage(b.blobFile(c.cosign.Digest), []byte(strings.Repeat(" ", int(c.cosign.Size))))
+	b.described.Purge()
+	res, err := b.Pull(soon(t), app(t, "1"), PullOptions{})
+	if err != nil || res.Unaccompanied != nil {
+		t.Errorf("pull: %v, %v", err, res.Unaccompanied)
+	}
+	b.wantWhole(append(c.all(), later)...)
 }

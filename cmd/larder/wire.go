@@ -166,9 +166,9 @@ func ownHosts(cfg *config.Config, mirror net.Addr) []string {
 	for _, h := range cfg.Names.Own {
 		own = append(own, string(h))
 	}
-	own = append(own, mirror.String())
-	if _, port, err := net.SplitHostPort(mirror.String()); err == nil {
-		own = append(own, "localhost:"+port, "127.0.0.1:"+port)
+	// Port 0 is chosen when the daemon listens: who only looks does not know it.
+	if _, port, err := net.SplitHostPort(mirror.String()); err == nil && port != "0" {
+		own = append(own, mirror.String(), "localhost:"+port, "127.0.0.1:"+port)
 	}
 	return own
 }

@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -41,7 +42,7 @@ func (s *Server) identify(ctx context.Context, r *http.Request, repo remotes.Rep
 	case errdefs.IsUnauthorized(err):
 		return nil, &mistake{status: http.StatusUnauthorized, code: "UNAUTHORIZED",
 			message: "this repository is private: a pull secret is needed (imagePullSecrets)", err: err}
-	case errdefs.IsPermissionDenied(err):
+	case errors.Is(err, remotes.ErrNotAccepted):
 		return nil, &mistake{status: http.StatusForbidden, code: "DENIED",
 			message: "the upstream registry does not accept this pull secret for this repository", err: err}
 	case errdefs.IsInvalidArgument(err):
@@ -49,6 +50,11 @@ func (s *Server) identify(ctx context.Context, r *http.Request, repo remotes.Rep
 	}
 	return admitted, err
 }
+
+// maxCredential bounds user and password in bytes. The longest that registries
+// give are tokens of a few KiB. Upstreams break a connection off for headers that
+// are far too long, and that must not look like a failure of theirs.
+const maxCredential = 16 << 10
 
 // credential reads the pull secret of a request: Basic, both parts not empty.
 // No Authorization, and one in any other scheme, is none: the challenge says
@@ -70,6 +76,8 @@ func credential(r *http.Request) (remotes.Credential, error) {
 		return remotes.Credential{}, malformed("is not base64 of user:password")
 	case user == "" || password == "":
 		return remotes.Credential{}, malformed("has an empty user or password")
+	case len(user)+len(password) > maxCredential:
+		return remotes.Credential{}, malformed("has more than %d bytes", maxCredential)
 	case strings.ContainsFunc(user+password, unicode.IsControl): // RFC 7617, 2
 		return remotes.Credential{}, malformed("has control characters")
 	}

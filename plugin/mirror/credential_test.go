@@ -94,6 +94,9 @@ func TestAuthorizationHeader(t *testing.T) {
 		basic("kim", "hunter2\x00"):            400,
 		basic("kim", "hunter2:"):               403,
 		basic("kim", strings.Repeat("x", 10_000)):           403,
+		basic("kim", strings.Repeat("x", maxCredential-3)):  403,
+		basic("kim", strings.Repeat("x", maxCredential-2)):  400,
+		basic(strings.Repeat("x", maxCredential), "y"):      400,
 		basic("kim", "pä\u00dfword"):                        403,
 		"Basic " + encode([]byte("kim:hunter2")) + " extra": 400,
 	} {
@@ -147,5 +150,28 @@ func TestPrivateUpstreamDown(t *testing.T) {
 		if a.status != http.StatusServiceUnavailable {
 			t.Errorf("%s: %d %+v, want 503", name, a.status, a.entry())
 		}
+	}
+}
+
+// Of what a rule denies no upstream is asked, and no secret is shown to it.
+func TestDeniedIsNotVerified(t *testing.T) {
+	t.Parallel()
+	b, _ := newPrivateBench(t, func(s *setup) {
+		policies, err := remotes.NewPolicies(remotes.Policy{}).WithRules(remotes.Rules{}, []remotes.Template{
+			{Prefix: remotes.Root, Settings: remotes.Settings{Private: remotes.PrivateVerify, Deny: []string{"docker.io/library/*"}}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.policies = policies
+	})
+	for _, header := range [][]string{nil, {"Authorization", basic("kim", "hunter2")}, {"Authorization", basic("kim", "wrong")}} {
+		a := b.ask(http.MethodGet, manifestPath("1"), header...)
+		if e := a.entry(); a.status != http.StatusForbidden || e.Code != "DENIED" || !strings.HasPrefix(e.Message, "larder is configured not to serve this: ") {
+			t.Errorf("%v: %d %+v, want it denied by larder", header, a.status, e)
+		}
+	}
+	if n := len(b.up.Requests()); n != 0 {
+		t.Errorf("upstream saw %d requests", n)
 	}
 }

@@ -31,8 +31,9 @@
 // scheme: without one the answer is 401 with a challenge, which containerd
 // answers with the pod's; with one that upstream does not accept it is 403.
 // Other schemes count as none. Of any other repository Authorization is not
-// looked at. (TestPrivateNeedsSecret, TestAuthorizationHeader,
-// TestPublicIgnoresAuthorization, TestPrivateUpstreamDown)
+// looked at, and of what a rule denies no upstream is asked. (TestPrivateNeedsSecret,
+// TestAuthorizationHeader, TestPublicIgnoresAuthorization, TestPrivateUpstreamDown,
+// TestDeniedIsNotVerified)
 //
 // Nothing is written but through pull-through: any method except GET and
 // HEAD is refused, and a name that does not exist leaves no trace.

@@ -78,7 +78,7 @@ func TestMalformedRequests(t *testing.T) {
 		"/v2/a/manifests/1?ns=me:hunter2@docker.io":   "400 NAME_INVALID",
 		"/v2/a/manifests/1?ns=docker":                 "400 NAME_INVALID",
 		"/v2/a/manifests/1?ns=..":                     "400 NAME_INVALID",
-		"/v2/a/manifests/1?ns=docker.io:99999999":     "503 UNAVAILABLE", // a host by the grammar
+		"/v2/a/manifests/1?ns=docker.io:99999999":     "400 NAME_INVALID",
 		"/v2/a/manifests/1?ns=%zz":                    "400 UNSUPPORTED",
 		"/v2/a/manifests/1?ns=docker.io;x":            "400 UNSUPPORTED",
 		// Tags and digests.

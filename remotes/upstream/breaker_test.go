@@ -1,11 +1,18 @@
 package upstream
 
 import (
+	"encoding/pem"
 	"errors"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/failsafe-go/failsafe-go/circuitbreaker"
 )
 
@@ -138,4 +145,38 @@ func TestBreakerLateLeaver(t *testing.T) {
 			t.Error("closed breaker does not pass")
 		}
 	})
+}
+
+// TestSecretOpensNoBreaker: a caller's secret at which an upstream, its token
+// service or the connection to it fails keeps nobody else off the upstream.
+func TestSecretOpensNoBreaker(t *testing.T) {
+	t.Parallel()
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		user, _, ok := r.BasicAuth()
+		switch {
+		case !ok:
+			w.Header().Set("WWW-Authenticate", `Basic realm="x"`)
+			w.WriteHeader(http.StatusUnauthorized)
+		case user == "odd":
+			w.WriteHeader(http.StatusInternalServerError)
+		}
+	}))
+	srv.EnableHTTP2 = true
+	srv.Config.MaxHeaderBytes = 8 << 10 // of which it tells its clients
+	srv.StartTLS()
+	t.Cleanup(srv.Close)
+	ca := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ep := endpoint(t, srv.URL)
+	c := newPool(t, Options{Named: []Endpoint{ep}, Hosts: map[string]Host{ep.Host: {CAFile: ca}}, Pause: time.Hour}).Client(ep)
+	for _, bad := range []Credential{{Username: "long", Secret: strings.Repeat("x", 14<<10)}, {Username: "odd", Secret: "x"}} {
+		for range 2 * failuresToOpen {
+			failed(t, c.As(bad).HasManifest(soon(t), "team/app", "v1"), errdefs.ErrUnavailable)
+		}
+		if err := c.As(Credential{Username: "kim", Secret: "x"}).HasManifest(soon(t), "team/app", "v1"); err != nil {
+			t.Errorf("after %s: %v", bad.Username, err)
+		}
+	}
 }

@@ -20,6 +20,7 @@ type Client struct {
 	site     *site
 	tokens   *tokens
 	shown    *atomic.Pointer[string] // account of the last exchange
+	caller   bool                    // made by As
 
 	credentials Credentials
 }
@@ -37,12 +38,13 @@ func newClient(ep Endpoint, g *guard, b *breaker, s *site, o Options) *Client {
 
 // As returns a client of the same upstream that shows one credential, and
 // nobody else's. It shares connections, limits, breaker and what the upstream
-// asks for with c, and tokens only with those who show the same credential.
+// asks for with c, and tokens and an account only with those who show the same
+// credential.
 func (c *Client) As(cred Credential) *Client {
 	own := *c
-	own.credentials = onlyThis(cred)
+	own.credentials, own.caller = onlyThis(cred), true
 	own.shown = new(atomic.Pointer[string])
-	account := accountOf(cred)
+	account := own.accountOf(cred)
 	own.shown.Store(&account)
 	return &own
 }

@@ -61,8 +61,9 @@
 // (TestManifestTooLarge, TestManifestWrongBytes, TestTokenTooLarge,
 // TestContentEncodingRefused, TestBlobWrongRange)
 //
-// What a list of referrers is. All pages of it, and never an empty one in place
-// of a refusal. (TestReferrers, TestReferrersPages, TestErrorKinds)
+// What a list of referrers is. All pages of it, together no longer than a
+// manifest, and never an empty one in place of a refusal. (TestReferrers,
+// TestReferrersPages, TestReferrersTooLong, TestErrorKinds)
 //
 // How often it asks. One request is one request: what timed out, or answered
 // with 429 or 5xx, is not asked again here. A blob's body that is cut off is
@@ -75,17 +76,21 @@
 // caller can do without (Client.Spare). What is known of it is in the ledger,
 // which is bounded. (TestRetryAfterIsKept, TestRetryAfterOfOthers,
 // TestMaintenanceIsBounded, TestSpare, TestParseAllowance, TestLedgerCounts,
-// TestLedgerAccounts, TestWindowEnd, TestLedgerIsBounded)
+// TestLedgerAccounts, TestWindowEnd, TestLedgerIsBounded) What it says to one
+// credential of a caller it says to no other of the same name, be it at its token
+// service. (TestWrongSecretsStopNobody)
 //
 // How much at a time. Exchanges and the speed of blobs are bounded for each
 // host. What is short never waits behind blobs, one host never behind another,
-// and waiting is no failure of the upstream. (TestConnectionsAreBounded,
+// and waiting is no failure of the upstream. (TestConnectionsAreBounded, TestSampleIsABlob,
 // TestPlacesComeBack, TestHostOverridesBounds, TestSpeedIsShared,
 // TestSpeedOfClient)
 //
 // Whom it leaves alone. An upstream that is silent once, or fails five times
 // in a row, is left alone for a pause; then one exchange tries it. A caller
-// that leaves says nothing of the upstream. (TestBreakerOpensOnSilence,
+// that leaves says nothing of the upstream, and what fails with a caller's secret
+// shown, other than by silence, neither. (TestSecretOpensNoBreaker,
+// TestBreakerOpensOnSilence,
 // TestBreakerOpensOnFailures, TestBreakerLetsOneThrough,
 // TestBreakerIgnoresCallersEnd, TestBreakerReturnsPermit)
 //

@@ -91,6 +91,12 @@ func (c *Client) exchange(ctx context.Context, p purpose, talk func(context.Cont
 		if v != unknown {
 			x.noteEnd(failure)
 		}
+		if v == failing && c.caller && !x.session.shown.credential.IsZero() {
+			// A header that is too long, or a text that a token service trips
+			// over, can be the reason: one caller must not close the upstream
+			// for all. Silence costs too much to be borne.
+			return unknown
+		}
 		return v
 	})
 	if err != nil {
@@ -145,7 +151,7 @@ func (x *exchange) host() docker.RegistryHost {
 }
 
 // account is whose allowance the exchange spends: the one place that says so.
-func (x *exchange) account() string { return accountOf(x.session.shown.credential) }
+func (x *exchange) account() string { return x.client.accountOf(x.session.shown.credential) }
 
 // noteEnd takes note of how the exchange ended, nil for well.
 func (x *exchange) noteEnd(failure *Error) {

@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"cmp"
+	"maps"
 	"net/http"
 	"slices"
 	"time"
@@ -62,8 +63,20 @@ func accountOf(cred Credential) string {
 	return oneLine(cred.Username)
 }
 
+// accountOf is the ledger's key for whose allowance a credential spends. A
+// caller can give any name, also larder's: what wrong secrets bring upon a name
+// (429, for instance) must not stop those who have the right one. A name has no
+// zero byte in it: see oneLine.
+func (c *Client) accountOf(cred Credential) string {
+	name := accountOf(cred)
+	if c.caller && !cred.IsZero() {
+		name += "\x00" + hashOf(cred)
+	}
+	return name
+}
+
 // Ledger returns what is known of the accounts at all upstreams, sorted by
-// host and account. Of many hosts and accounts the least recently used are
+// host and account: one for each user name, whatever secrets were shown. Of many hosts and accounts the least recently used are
 // forgotten, and nothing outlives the Pool.
 func (p *Pool) Ledger() []Account {
 	all := []Account{}
@@ -79,16 +92,33 @@ func (p *Pool) Ledger() []Account {
 func (s *site) ledger() []Account {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var all []Account
-	for _, a := range s.accounts.Values() {
+	byName := map[string]Account{}
+	for _, a := range slices.Concat(s.callers.Values(), s.accounts.Values()) {
 		known := a.known
 		known.Bytes = a.bytes.Load()
-		if s.alone.After(known.AloneUntil) {
-			known.AloneUntil = s.alone
+		known.AloneUntil = later(known.AloneUntil, s.alone)
+		if other, ok := byName[known.Account]; ok {
+			known = known.with(other)
 		}
-		all = append(all, known)
+		byName[known.Account] = known
 	}
-	return all
+	return slices.Collect(maps.Values(byName))
+}
+
+// with is what is known of one name by two secrets: of limits, what was said
+// last.
+func (a Account) with(b Account) Account {
+	if b.Seen.After(a.Seen) {
+		a, b = b, a
+	}
+	a.AloneUntil = later(a.AloneUntil, b.AloneUntil)
+	a.Bytes += b.Bytes
+	a.Answers.OK += b.Answers.OK
+	a.Answers.NotFound += b.Answers.NotFound
+	a.Answers.Refused += b.Answers.Refused
+	a.Answers.Limited += b.Answers.Limited
+	a.Answers.Failed += b.Answers.Failed
+	return a
 }
 
 // noteHeaders takes note of what an answer says of limits.

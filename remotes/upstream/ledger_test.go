@@ -166,10 +166,69 @@ func TestLedgerIsBounded(t *testing.T) {
 		t.Errorf("%d accounts, want at most %d, and the one that is in use", len(all), maxClients)
 	}
 	s := newSite("h.example", Host{}, Options{})
+	now := time.Now()
+	s.noteEnd("larder", &Error{Status: 429, RetryAfter: time.Hour, kind: errdefs.ErrResourceExhausted}, now)
+	c := &Client{caller: true}
+	for i := range 2 * maxAccounts {
+		s.noteEnd(c.accountOf(Credential{Username: fmt.Sprint("eve", i), Secret: "x"}), nil, now)
+	}
+	if n := len(s.ledger()); n != maxAccounts+1 || s.resting("larder", now) == nil {
+		t.Errorf("%d accounts, and larder's own is to rest: %v", n, s.resting("larder", now))
+	}
 	for i := range 2 * maxAccounts {
 		s.noteEnd(fmt.Sprint("user", i), nil, time.Now())
 	}
-	if n := len(s.ledger()); n > maxAccounts {
-		t.Errorf("%d accounts of one host, want at most %d", n, maxAccounts)
+	if n := len(s.ledger()); n > 2*maxAccounts {
+		t.Errorf("%d accounts of one host, want at most %d", n, 2*maxAccounts)
+	}
+}
+
+// TestWrongSecretsStopNobody: who tries secrets under somebody's name, larder's
+// or that of nobody, is told to wait, and nobody else.
+func TestWrongSecretsStopNobody(t *testing.T) {
+	t.Parallel()
+	basic := remotestest.RequireBasic(func(_, password string) bool { return password == "canary" })
+	for name, opts := range map[string][]remotestest.Option{"token": {remotestest.WithToken()}, "basic": nil} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			reg, _ := withImage(t, opts...)
+			later := remotestest.Status(http.StatusTooManyRequests, http.Header{"Retry-After": {"3600"}}, "")
+			reg.Fault(remotestest.Any(), func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+				if _, password, ok := r.BasicAuth(); ok && password != "canary" {
+					later(w, r, next)
+					return
+				}
+				next.ServeHTTP(w, r)
+			})
+			if opts == nil {
+				reg.Fault(remotestest.Manifests(), basic)
+			}
+			alice := Credential{Username: "alice", Secret: "canary"}
+			p := newPool(t, Options{Named: endpoints(t, reg.URL()), Credentials: onlyThis(alice)})
+			c := p.Client(endpoint(t, reg.URL()))
+			for _, wrong := range []Credential{
+				{Username: "alice", Secret: "wrong"}, {Username: "alice", Secret: "wronger"}, {Username: Anonymous, Secret: "wrong"},
+			} {
+				for range 2 {
+					failed(t, resolve(soon(t), c.As(wrong)), errdefs.ErrResourceExhausted)
+				}
+				if e := failure(t, resolve(soon(t), c.As(wrong)), errdefs.ErrResourceExhausted); !e.Unasked {
+					t.Errorf("%s was told to wait, and is asked for again: %v", wrong.Username, e)
+				}
+			}
+			if err := c.Spare(time.Now()); err != nil {
+				t.Errorf("larder itself: %v", err)
+			}
+			for who, right := range map[string]*Client{"larder itself": c, "who has the right secret": c.As(alice)} {
+				if err := resolve(soon(t), right); err != nil {
+					t.Errorf("%s: %v", who, err)
+				}
+			}
+			// The ledger knows names, and each once.
+			all := p.Ledger()
+			if len(all) != 2 || all[0].Account != "alice" || all[1].Account != Anonymous || all[0].Answers.Limited != 2 || all[0].Answers.OK != 2 {
+				t.Errorf("ledger is %+v", all)
+			}
+		})
 	}
 }

@@ -33,7 +33,7 @@ func (c *Client) HasManifest(ctx context.Context, repository, object string) err
 // but for their number. An upstream that ignores Range has the bytes before
 // offset read and dropped, for as long as ctx lets it.
 func (c *Client) Sample(ctx context.Context, repository string, dgst digest.Digest, offset int64, n int) ([]byte, error) {
-	p := purpose{op: "sample blob", object: repository + "@" + dgst.String(), repository: repository}
+	p := purpose{op: "sample blob", object: repository + "@" + dgst.String(), repository: repository, stream: true}
 	if err := c.checkDigest(p, dgst); err != nil {
 		return nil, err
 	}

@@ -79,3 +79,32 @@ func TestSample(t *testing.T) {
 		t.Errorf("a part from elsewhere: got %v, want data loss", err)
 	}
 }
+
+// TestSampleIsABlob: a part of a blob may be long in coming, where an upstream
+// ignores Range. It has a blob's place, a blob's speed, and a blob's allowance.
+func TestSampleIsABlob(t *testing.T) {
+	t.Parallel()
+	reg, img := withImage(t)
+	release := make(chan struct{})
+	reg.Fault(remotestest.Any(), limits(0))
+	reg.Fault(remotestest.Blobs(), remotestest.GateHeader(release))
+	c := newPool(t, Options{Named: endpoints(t, reg.URL()), MaxConnections: 2}).Client(endpoint(t, reg.URL()))
+	if err := resolve(soon(t), c); err != nil {
+		t.Fatal(err)
+	}
+	sampled := make(chan error, 1)
+	go func() {
+		_, err := c.Sample(soon(t), "team/app", layer(img).Descriptor.Digest, 5, 10)
+		sampled <- err
+	}()
+	if err := reg.Await(soon(t), func([]remotestest.Request) bool { return reg.Count("", "/blobs/") > 0 }); err != nil {
+		t.Fatalf("nothing is left of the allowance, and the sample was not sent: %v, %v", err, <-sampled)
+	}
+	if !c.site.places.others.TryAcquire(1) {
+		t.Error("what is short waits behind a sample")
+	}
+	close(release)
+	if err := <-sampled; err != nil {
+		t.Error(err)
+	}
+}

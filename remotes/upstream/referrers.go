@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -22,6 +23,7 @@ const maxPages = 16
 // referrers endpoint are asked by the tag schema of the distribution
 // specification; if they have nothing under that tag either, the error is
 // errdefs.ErrNotFound: that may be an empty list, or a repository that is gone.
+// A list is a manifest, and is at most MaxManifestSize long, all pages together.
 func (c *Client) Referrers(ctx context.Context, repository string, dgst digest.Digest, artifactType string) (descs []ocispec.Descriptor, err error) {
 	p := purpose{op: "list referrers", object: repository + "@" + dgst.String(), repository: repository, limit: MaxManifestSize}
 	if err := c.checkDigest(p, dgst); err != nil {
@@ -46,6 +48,11 @@ func (c *Client) Referrers(ctx context.Context, repository string, dgst digest.D
 		if x.refused != nil { // containerd's client makes an empty list of it
 			return x.refused
 		}
+		first, err := json.Marshal(descs)
+		if err != nil {
+			return err
+		}
+		x.limit = max(1, x.limit-int64(len(first)))
 		more, err := x.moreReferrers(ctx, c.path(repository), dgst, artifactType)
 		descs = append(descs, more...)
 		return err
@@ -68,10 +75,15 @@ func (x *exchange) moreReferrers(ctx context.Context, path string, dgst digest.D
 		if err != nil {
 			return nil, err
 		}
-		var page ocispec.Index
-		err = json.NewDecoder(resp.Body).Decode(&page)
+		data, err := io.ReadAll(resp.Body)
 		_ = resp.Body.Close() // it was read
 		if err != nil {
+			return nil, err
+		}
+		// What is left for the next one; 0 would be no bound.
+		x.limit = max(1, x.limit-int64(len(data)))
+		var page ocispec.Index
+		if err := json.Unmarshal(data, &page); err != nil {
 			return nil, fmt.Errorf("decode: %w", err)
 		}
 		for _, d := range page.Manifests {

@@ -69,3 +69,30 @@ func TestReferrersPages(t *testing.T) {
 	_, err := c.Referrers(soon(t), "team/app", img.Root.Digest, "")
 	failed(t, err, errdefs.ErrDataLoss)
 }
+
+// TestReferrersTooLong: pages are no way to a list that is longer than one
+// answer may be. It would be stored, and served, as one.
+func TestReferrersTooLong(t *testing.T) {
+	t.Parallel()
+	reg, img := withImage(t)
+	c := clientOf(t, reg)
+	large := strings.Repeat("x", MaxManifestSize/4)
+	pages := 3
+	reg.Fault(remotestest.Referrers(), func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+		n, _ := strconv.Atoi(r.URL.Query().Get("page"))
+		if n+1 < pages {
+			w.Header().Set("Link", `</v2/?page=`+strconv.Itoa(n+1)+`>; rel="next"`)
+		}
+		_, _ = w.Write([]byte(`{"schemaVersion":2,"manifests":[{"digest":"` + digest.FromString(strconv.Itoa(n)).String() +
+			`","size":1,"annotations":{"a":"` + large + `"}}]}`))
+	})
+	if got, err := c.Referrers(soon(t), "team/app", img.Root.Digest, ""); err != nil || len(got) != pages {
+		t.Errorf("got %d, %v, want %d", len(got), err, pages)
+	}
+	pages = 4
+	got, err := c.Referrers(soon(t), "team/app", img.Root.Digest, "")
+	failed(t, err, errdefs.ErrDataLoss)
+	if len(got) != 0 {
+		t.Errorf("got %d with the error", len(got))
+	}
+}

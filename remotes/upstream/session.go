@@ -161,6 +161,7 @@ func (s *session) prove(ctx context.Context) (proof, error) {
 		err.note = s.note(p.credential)
 	}
 	s.failed = err
+	s.shown = proof{credential: p.credential} // to the token service, which answered for its account
 	return proof{}, err
 }
 

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -9,8 +10,9 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// maxAccounts bounds how many accounts are remembered for a host: pull secrets
-// can name any user.
+// maxAccounts bounds how many accounts of larder's own are remembered for a host,
+// and how many of callers: pull secrets can name any user, and must not drive out
+// what is known of those that are in use.
 const maxAccounts = 64
 
 // site is what all clients of one upstream host share: the ledger of its
@@ -24,6 +26,7 @@ type site struct {
 
 	mu       sync.Mutex // guards what follows, and the accounts' known
 	accounts *lru.Cache[string, *account]
+	callers  *lru.Cache[string, *account]
 	alone    time.Time // nobody asks before this: a 503 with Retry-After
 }
 
@@ -35,6 +38,7 @@ type account struct {
 
 func newSite(host string, own Host, o Options) *site {
 	accounts, _ := lru.New[string, *account](maxAccounts) // fails only for a size below 1
+	callers, _ := lru.New[string, *account](maxAccounts)
 	if own.MaxConnections == 0 {
 		own.MaxConnections = o.MaxConnections
 	}
@@ -42,7 +46,7 @@ func newSite(host string, own Host, o Options) *site {
 		own.MaxSpeed = o.MaxSpeed
 	}
 	return &site{
-		host: host, reserve: o.Reserve, accounts: accounts,
+		host: host, reserve: o.Reserve, accounts: accounts, callers: callers,
 		places: newPlaces(own.MaxConnections, o.Waits), speed: newSpeed(own.MaxSpeed),
 	}
 }
@@ -50,7 +54,7 @@ func newSite(host string, own Host, o Options) *site {
 // known is what is known of an account, and until when nobody asks. It makes
 // no entry.
 func (s *site) known(name string) (known Account, alone time.Time) {
-	a, ok := s.accounts.Get(name)
+	a, ok := s.of(name).Get(name)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if ok {
@@ -61,12 +65,22 @@ func (s *site) known(name string) (known Account, alone time.Time) {
 
 // account returns the entry of an account, a new one if it has none.
 func (s *site) account(name string) *account {
-	if a, ok := s.accounts.Get(name); ok {
+	accounts := s.of(name)
+	if a, ok := accounts.Get(name); ok {
 		return a
 	}
-	a := &account{known: Account{Host: s.host, Account: name}}
-	if old, ok, _ := s.accounts.PeekOrAdd(name, a); ok {
+	shown, _, _ := strings.Cut(name, "\x00")
+	a := &account{known: Account{Host: s.host, Account: shown}}
+	if old, ok, _ := accounts.PeekOrAdd(name, a); ok {
 		return old
 	}
 	return a
+}
+
+// of returns the accounts among which a name is: see Client.accountOf.
+func (s *site) of(name string) *lru.Cache[string, *account] {
+	if strings.Contains(name, "\x00") {
+		return s.callers
+	}
+	return s.accounts
 }

@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/http"
@@ -60,8 +61,13 @@ type tokenRequest struct {
 // key tells requests apart, by everything. It holds a hash of the credential,
 // so that a long-lived map does not hold the secret.
 func (r tokenRequest) key() string {
-	who := sha256.Sum256([]byte(strconv.Quote(r.credential.Username) + r.credential.Secret))
-	return fmt.Sprintf("%x %q %q %q", who, r.realm.String(), r.service, r.scopes)
+	return fmt.Sprintf("%s %q %q %q", hashOf(r.credential), r.realm.String(), r.service, r.scopes)
+}
+
+// hashOf tells credentials apart and tells nothing of them.
+func hashOf(cred Credential) string {
+	who := sha256.Sum256([]byte(strconv.Quote(cred.Username) + cred.Secret))
+	return hex.EncodeToString(who[:])
 }
 
 // tokens are what one upstream's token services gave, each for one credential,
