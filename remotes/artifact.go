@@ -21,7 +21,8 @@ const maxReferrers = 100
 // says alone would make a companion of any manifest.
 func (f *follower) artifact(ctx context.Context, subject, dgst digest.Digest, refers bool) (ok bool, err error) {
 	// A removal of the image ends its companions, too.
-	if f.seen[dgst] || !f.registry.isLinked(f.repo, subject) {
+	// And an image is not its own companion, whatever a tag points to.
+	if f.seen[dgst] || dgst == subject || dgst == f.digest || !f.registry.isLinked(f.repo, subject) {
 		return false, ctx.Err()
 	}
 	f.seen[dgst] = true

@@ -155,3 +155,20 @@ func TestOfflineVerifiesNobody(t *testing.T) {
 		t.Errorf("larder itself: %v", err)
 	}
 }
+
+// A tag that has the form of cosign's and points to the image itself makes it no
+// companion, which is not listed where it is asked for by digest.
+func TestImageIsNotItsOwnCompanion(t *testing.T) {
+	t.Parallel()
+	img := build(1)
+	b, up := one(t, img, withCompanions)
+	ref, _ := companionTag(appRepo(), img.Root.Digest, ".sig")
+	up.PutImage("library/app", ref.Tag, img)
+	if res, err := b.Pull(soon(t), app(t, "1"), PullOptions{}); err != nil || res.Unaccompanied != nil {
+		t.Fatalf("got %+v, %v", res, err)
+	}
+	b.resolve(app(t, img.Root.Digest.String()), Hit)
+	if link, err := b.Store.Link(appRepo().String(), img.Root.Digest); err != nil || link.Companion || !link.Asked {
+		t.Errorf("got %+v, %v, want it asked for", link, err)
+	}
+}
