@@ -177,7 +177,7 @@ func TestMovedTagToUnavailableManifest(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			b, up := one(t, old)
+			b, up := one(t, old, withFault(name))
 			ref := app(t, "1")
 			b.resolve(ref, Miss)
 			b.expire(ref)

@@ -5,7 +5,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/larder-project/larder/remotes/remotestest"
@@ -135,7 +134,7 @@ func TestRemovalEndsFollowing(t *testing.T) {
 	t.Parallel()
 	up := remotestest.New(t)
 	c := putCompanion(up, 1)
-	b := newBench(t, []*remotestest.Registry{up}, withCompanions, func(s *setup) { s.upstream.HeaderTimeout = 20 * time.Second })
+	b := newBench(t, []*remotestest.Registry{up}, withCompanions)
 	asked, release := make(chan struct{}), make(chan struct{})
 	var once sync.Once
 	up.Fault(remotestest.Referrers(), func(w http.ResponseWriter, r *http.Request, next http.Handler) {

@@ -6,7 +6,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/larder-project/larder/remotes/remotestest"
 	"github.com/opencontainers/go-digest"
@@ -236,7 +235,7 @@ func TestCompanionsDoNotHinder(t *testing.T) {
 	t.Parallel()
 	up := remotestest.New(t)
 	c := putCompanion(up, 1)
-	b := newBench(t, []*remotestest.Registry{up}, withCompanions, func(s *setup) { s.upstream.HeaderTimeout = 20 * time.Second })
+	b := newBench(t, []*remotestest.Registry{up}, withCompanions)
 	blob := digest.FromString("packages b")
 	release := make(chan struct{})
 	up.Fault(remotestest.Digest(blob), remotestest.GateHeader(release))

@@ -57,6 +57,16 @@ type setup struct {
 	log       io.Writer
 }
 
+// withFault has upstreams that do not answer given up soon, if the fault of that
+// name is such a one. No other test may: on a busy machine who answers is slow.
+func withFault(name string) func(*setup) {
+	return func(s *setup) {
+		if name == "hang" {
+			s.upstream.HeaderTimeout = 500 * time.Millisecond
+		}
+	}
+}
+
 // bench is a Registry on a real store and a real pool. Behind docker.io stand
 // the test registries, in their order.
 type bench struct {
@@ -65,12 +75,12 @@ type bench struct {
 	root string
 }
 
-// newBench makes one. Upstreams that do not answer are given up soon, and are
-// asked again at once: change says otherwise.
+// newBench makes one. Upstreams that failed are asked again at once: change says
+// otherwise.
 func newBench(t *testing.T, ups []*remotestest.Registry, change ...func(*setup)) *bench {
 	t.Helper()
 	s := setup{
-		upstream:  upstream.Options{HeaderTimeout: 250 * time.Millisecond, Pause: time.Millisecond},
+		upstream:  upstream.Options{HeaderTimeout: 20 * time.Second, Pause: time.Millisecond},
 		freshness: DefaultFreshness(),
 		log:       io.Discard,
 	}

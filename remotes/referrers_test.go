@@ -142,7 +142,7 @@ func TestReferrersCostOneWait(t *testing.T) {
 	fresh := DefaultFreshness()
 	fresh.Patience = 20 * time.Millisecond
 	img := build(1)
-	b, up := one(t, img, withFreshness(fresh), func(s *setup) { s.upstream.HeaderTimeout = 20 * time.Second })
+	b, up := one(t, img, withFreshness(fresh))
 	b.resolve(app(t, "1"), Miss)
 	b.referrers(img.Root.Digest, "", Miss, 0)
 	up.PutReferrer("library/app", img.Root, sigType)

@@ -54,7 +54,7 @@ func TestRouteFallsThrough(t *testing.T) {
 			first.PutImage("library/app", "1", img)
 			second.PutImage("library/app", "1", img)
 			first.Fault(remotestest.Any(), f)
-			b := newBench(t, []*remotestest.Registry{first, second})
+			b := newBench(t, []*remotestest.Registry{first, second}, withFault(name))
 			ref := app(t, "1")
 			b.resolve(ref, Miss)
 			layer := img.Blobs[len(img.Blobs)-1]

@@ -121,7 +121,7 @@ func TestUpstreamFirstWaitsWithPatience(t *testing.T) {
 	t.Parallel()
 	f := DefaultFreshness()
 	f.Patience = 0
-	b, up := one(t, build(1), withFreshness(f), withSettings(t, Settings{Mode: ModeUpstreamFirst}), func(s *setup) { s.upstream.HeaderTimeout = 20 * time.Second })
+	b, up := one(t, build(1), withFreshness(f), withSettings(t, Settings{Mode: ModeUpstreamFirst}))
 	ref := app(t, "1")
 	b.resolve(ref, Miss)
 	release := make(chan struct{})

@@ -35,7 +35,7 @@ func TestSourcesOfRoute(t *testing.T) {
 			first, second := remotestest.New(t), remotestest.New(t)
 			second.PutImage("library/app", "1", img)
 			first.Fault(remotestest.Any(), c.fault)
-			b := newBench(t, []*remotestest.Registry{first, second})
+			b := newBench(t, []*remotestest.Registry{first, second}, withFault(name))
 			if b.sources.last(appRepo()) != nil {
 				t.Error("somebody answered before anybody was asked")
 			}

@@ -38,7 +38,7 @@ func TestStaleOnAnyFailure(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			b, up := one(t, img)
+			b, up := one(t, img, withFault(name))
 			ref := app(t, "1")
 			b.resolve(ref, Miss)
 			b.expire(ref)
@@ -141,7 +141,7 @@ func TestDeadUpstreamCostsOneWait(t *testing.T) {
 	f := DefaultFreshness()
 	f.Patience = 300 * time.Millisecond
 	up := remotestest.New(t)
-	b := newBench(t, []*remotestest.Registry{up}, withFreshness(f), func(s *setup) { s.upstream.HeaderTimeout = 20 * time.Second })
+	b := newBench(t, []*remotestest.Registry{up}, withFreshness(f))
 	img := build(1)
 	var refs []Reference
 	for i := range tags {
@@ -189,7 +189,7 @@ func TestOverdueCheckMovesTag(t *testing.T) {
 	f := DefaultFreshness()
 	f.Patience = 0
 	old, moved := build(1), build(2)
-	b, up := one(t, old, withFreshness(f), func(s *setup) { s.upstream.HeaderTimeout = 20 * time.Second })
+	b, up := one(t, old, withFreshness(f))
 	ref := app(t, "1")
 	b.resolve(ref, Miss)
 	b.expire(ref)
@@ -211,7 +211,7 @@ func TestFailedCheckDoesNotBringTagBack(t *testing.T) {
 	t.Parallel()
 	f := DefaultFreshness()
 	f.Patience = 0
-	b, up := one(t, build(1), withFreshness(f), func(s *setup) { s.upstream.HeaderTimeout = 20 * time.Second })
+	b, up := one(t, build(1), withFreshness(f))
 	ref := app(t, "1")
 	b.resolve(ref, Miss)
 	b.expire(ref)
