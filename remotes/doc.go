@@ -121,7 +121,8 @@
 // TestCompanionsOfTagsWithoutWindow, TestPullBringsCompanions,
 // TestCompanionsDoNotHinder, TestCompanionBounds, TestManyReferrers,
 // TestQueueIsBounded, TestOfflineFetchesNoCompanions,
-// TestCompanionsOfImmutableTag, TestCompanionsBlobIsProven)
+// TestCompanionsOfImmutableTag, TestCompanionsBlobIsProven,
+// TestCompanionsBlobIsOnItsWay, TestImageIsNotItsOwnCompanion)
 //
 // The list of a stored manifest's referrers has the window of a tag, and is
 // served stale if upstream fails; a refusal is never taken for an empty list.

@@ -172,3 +172,50 @@ func TestImageIsNotItsOwnCompanion(t *testing.T) {
 		t.Errorf("got %+v, %v, want it asked for", link, err)
 	}
 }
+
+// A companion's blob that is on its way for another repository comes along
+// whatever becomes of it there.
+func TestCompanionsBlobIsOnItsWay(t *testing.T) {
+	t.Parallel()
+	for _, fails := range []bool{true, false} {
+		b := newPrivateBench(t, withCompanions)
+		img, shared := build(1), []byte("shared")
+		b.up.PutImage(publicC().Path, "1", img)
+		sbom := b.up.PutReferrer(publicC().Path, img.Root, sbomType, shared)
+		blob := b.up.PutBlob(secretA().Path, shared)
+		b.up.PutImage(secretA().Path, "1", build(2))
+		ctx := b.admitted(secretA(), "1")
+		release := make(chan struct{})
+		b.up.Fault(remotestest.And(remotestest.Repo(secretA().Path), remotestest.Blobs()), func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+			<-release
+			if fails {
+				next = http.NotFoundHandler()
+			}
+			next.ServeHTTP(w, r)
+		})
+		ends := make(chan error, 1)
+		go func() { _, err := b.readAs(ctx, secretA(), blob.Digest); ends <- err }()
+		if err := b.up.Await(soon(t), func([]remotestest.Request) bool { return b.up.Count("", "/team/a/blobs/") > 0 }); err != nil {
+			t.Fatal(err)
+		}
+		pulled := make(chan PullResult, 1)
+		go func() {
+			res, err := b.Pull(soon(t), Reference{Repository: publicC(), Tag: "1"}, PullOptions{})
+			if err != nil {
+				t.Error(err)
+			}
+			pulled <- res
+		}()
+		eventually(t, "its manifest is there", func() bool { has, err := b.Store.Has(sbom.Digest); return has && err == nil })
+		time.AfterFunc(50*time.Millisecond, func() { close(release) })
+		if err := <-ends; (err != nil) != fails {
+			t.Errorf("fails %t: the other repository got %v", fails, err)
+		}
+		if res := <-pulled; res.Unaccompanied != nil || res.Companions != 1 {
+			t.Errorf("fails %t: got %+v", fails, res)
+		}
+		if ok, err := b.belongs(publicC(), blob.Digest); !ok || err != nil {
+			t.Errorf("fails %t: the blob is the companion's: %t, %v", fails, ok, err)
+		}
+	}
+}
