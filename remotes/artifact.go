@@ -13,20 +13,27 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// maxReferrers bounds the artifacts that are fetched for one image.
-const maxReferrers = 100
+const (
+	// maxReferrers bounds the artifacts that are fetched for one image.
+	maxReferrers = 100
+	// maxShares bounds what all of them may have together, in times of what one
+	// may.
+	maxShares = 4
+)
 
 // artifact brings one companion with its blobs. It reports whether that was
 // done now. refers says that the manifest has to name the subject: what a list
 // says alone would make a companion of any manifest.
 func (f *follower) artifact(ctx context.Context, subject, dgst digest.Digest, refers bool) (ok bool, err error) {
-	// A removal of the image ends its companions, too.
-	// And an image is not its own companion, whatever a tag points to.
+	// A removal of the image ends its companions, too; and an image is not its
+	// own companion, whatever a tag points to.
 	if f.seen[dgst] || dgst == subject || dgst == f.digest || !f.registry.isLinked(f.repo, subject) {
 		return false, ctx.Err()
 	}
 	f.seen[dgst] = true
-	f.budget = f.registry.Companions.MaxSize
+	most := f.registry.Companions.MaxSize
+	allowed := min(most, maxShares*most-f.spent)
+	f.budget = allowed
 	m, err := f.manifest(ctx, dgst)
 	switch {
 	case err != nil:
@@ -42,6 +49,7 @@ func (f *follower) artifact(ctx context.Context, subject, dgst digest.Digest, re
 	if err != nil {
 		return false, fmt.Errorf("artifact %s: %w", dgst, err)
 	}
+	f.spent += allowed - f.budget
 	return true, f.registry.noteCompanion(f.repo, dgst)
 }
 

@@ -1,6 +1,7 @@
 package remotes
 
 import (
+	"bytes"
 	"context"
 	"net/http"
 	"strings"
@@ -345,6 +346,34 @@ func TestCompanionBounds(t *testing.T) {
 	if link, err := b.Store.Link(appRepo().String(), foreign.Root.Digest); err == nil && link.Companion {
 		t.Error("another image became a companion")
 	}
+}
+
+// TestCompanionsShareABound: artifacts that are each small enough are too much
+// together.
+func TestCompanionsShareABound(t *testing.T) {
+	t.Parallel()
+	img := build(1)
+	b, up := one(t, img, withCompanions)
+	const size = 900 << 10 // of a MiB that one may have
+	var all [][]byte
+	for i := range maxShares + 2 {
+		data := bytes.Repeat([]byte{byte(i)}, size)
+		up.PutReferrer("library/app", img.Root, sbomType, data)
+		all = append(all, data)
+	}
+	if res, err := b.Pull(soon(t), app(t, "1"), PullOptions{}); err != nil || res.Unaccompanied != nil {
+		t.Errorf("got %+v, %v", res, err)
+	}
+	came := 0
+	for _, data := range all {
+		if has, _ := b.Store.Has(digest.FromBytes(data)); has {
+			came++
+		}
+	}
+	if came != maxShares {
+		t.Errorf("%d of %d artifacts came along, want %d", came, len(all), maxShares)
+	}
+	b.referrers(img.Root.Digest, "", Hit, len(all))
 }
 
 // TestManyReferrers: only so many come along, and all are listed.

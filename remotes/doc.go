@@ -119,7 +119,7 @@
 // once a window, whatever of it exists. Pull waits for it and never fails for
 // it; Run ends at once. (TestCompanionsComeAlong, TestCompanionsAskOnce,
 // TestCompanionsOfTagsWithoutWindow, TestPullBringsCompanions,
-// TestCompanionsDoNotHinder, TestCompanionBounds, TestManyReferrers,
+// TestCompanionsDoNotHinder, TestCompanionBounds, TestCompanionsShareABound, TestManyReferrers,
 // TestQueueIsBounded, TestOfflineFetchesNoCompanions,
 // TestCompanionsOfImmutableTag, TestCompanionsBlobIsProven,
 // TestCompanionsBlobIsOnItsWay, TestImageIsNotItsOwnCompanion)

@@ -73,6 +73,7 @@ type follower struct {
 	seen      map[digest.Digest]bool // artifacts that were looked after
 	manifests int                    // that were looked at
 	budget    int64                  // bytes that the artifact at hand may still have
+	spent     int64                  // bytes that those before it have
 }
 
 // subject brings the companions of one manifest, and theirs.

@@ -129,7 +129,8 @@ type Companions struct {
 	// Fetch them behind the image, so that they are there without upstream:
 	// its referrers, and cosign's tags (sha256-….sig, .att, .sbom).
 	Fetch bool `toml:"fetch"`
-	// Size up to which an artifact is fetched so, all its blobs together.
+	// Size up to which an artifact is fetched so, all its blobs together. All
+	// artifacts of an image together may have four times as much.
 	MaxSize Size `toml:"max_size"`
 }
 
