@@ -25,16 +25,24 @@ func TestRulesImport(t *testing.T) {
 			UpstreamRepositoryPrefix: "apps", CustomRoleArn: "arn:aws:iam::123456789012:role/puller", RegistryID: parts.AWSAccount},
 	}
 	a.SetRules(2, rules...)
-	l := b.larder("", a.Env()...)
+	key := b.larder("", a.Env()...)
+	instance, err := parts.NewLarder(b.bin, filepath.Join(b.dir, "instance"), "", a.InstanceEnv()...) // no daemon is needed
+	if err != nil {
+		t.Fatal(err)
+	}
 	described, err := json.Marshal(map[string]any{"pullThroughCacheRules": rules})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, args := range map[string][]string{
-		"account": {"rules", "import"},
-		"file":    {"rules", "import", b.write("rules.json", string(described))},
+	for name, c := range map[string]struct {
+		l    *parts.Larder
+		args []string
+	}{
+		"account, by an access key":                          {key, []string{"rules", "import"}},
+		"account, by the role and the region of an instance": {instance, []string{"rules", "import"}},
+		"file": {key, []string{"rules", "import", b.write("rules.json", string(described))}},
 	} {
-		text := run(t, l, args...)
+		text := run(t, c.l, c.args...)
 		other, err := parts.NewLarder(b.bin, filepath.Join(b.dir, name), text)
 		if err != nil {
 			t.Fatal(err)
@@ -50,8 +58,8 @@ func TestRulesImport(t *testing.T) {
 			}
 		}
 	}
-	if n := a.Count(parts.OpDescribeRules); n != 2 {
-		t.Errorf("the account's rules were read in %d requests, want its 2 pages once", n)
+	if n := a.Count(parts.OpDescribeRules); n != 4 {
+		t.Errorf("the account's rules were read in %d requests, want its 2 pages twice", n)
 	}
 }
 
