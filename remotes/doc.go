@@ -36,8 +36,9 @@
 // (TestCheckOutlivesItsClient)
 //
 // What upstream refuses (404, 401, 403) and is not stored is not asked for
-// again for a few seconds: containerd repeats a refused HEAD as GET.
-// (TestRefusalIsRemembered, TestRefusalYieldsToStoreAndRefresh)
+// again for a few seconds: containerd repeats a refused HEAD as GET. Pull and
+// Refresh ask all the same. (TestRefusalIsRemembered,
+// TestRefusalYieldsToStoreAndRefresh, TestPullAsksAnew)
 //
 // The upstreams of a registry host are tried in the order of its route; of
 // their errors the most telling one is returned. One whose bytes did not make

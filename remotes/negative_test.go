@@ -73,6 +73,26 @@ func TestRefusalYieldsToStoreAndRefresh(t *testing.T) {
 	b.resolve(app(t, other.Root.Digest.String()), Hit)
 }
 
+// Who pulls by hand has just put right what was wrong.
+func TestPullAsksAnew(t *testing.T) {
+	t.Parallel()
+	b, up := one(t, build(1))
+	for i, name := range []string{"tag", "digest"} {
+		img := build(uint64(2 + i))
+		ref := app(t, "2")
+		if name == "digest" {
+			ref = app(t, img.Root.Digest.String())
+		}
+		if _, err := b.Resolve(soon(t), ref); !errdefs.IsNotFound(err) {
+			t.Fatalf("%s: got %v, want not found", name, err)
+		}
+		up.PutImage("library/app", "2", img)
+		if res, err := b.Pull(soon(t), ref, PullOptions{}); err != nil || res.Descriptor.Digest != img.Root.Digest {
+			t.Errorf("%s: got %v, %v, want the image", name, res, err)
+		}
+	}
+}
+
 // Only upstream's word is remembered, and not that it did not answer.
 func TestFailureIsNotRemembered(t *testing.T) {
 	t.Parallel()

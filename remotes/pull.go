@@ -64,6 +64,8 @@ func (r *Registry) Pull(ctx context.Context, ref Reference, opts PullOptions) (P
 	if opts.Report == nil {
 		opts.Report = func(BlobProgress) {}
 	}
+	// Who asks for a pull may just have put right why it was refused.
+	r.negatives.forget(perCaller(ctx, ref.String()))
 	res, err := r.Resolve(ctx, ref)
 	if err != nil {
 		return PullResult{}, err
