@@ -24,9 +24,9 @@ type Companions struct {
 func DefaultCompanions() Companions { return Companions{Fetch: true, MaxSize: 64 << 20} }
 
 const (
-	// followers is how many images are followed at a time in the background:
-	// pulls come first.
-	followers = 2
+	// followers is how many images are followed at a time in the background,
+	// each of another registry host: pulls come first.
+	followers = 4
 	// followTimeout bounds the background's work for one image.
 	followTimeout = 5 * time.Minute
 	// followPause is how long an image whose companions are all there is left
@@ -41,14 +41,9 @@ func (r *Registry) Run(ctx context.Context) {
 	var wg sync.WaitGroup
 	for range followers {
 		wg.Go(func() {
-			for {
-				select {
-				case s := <-r.backlog.queue:
-					r.followBehind(ctx, s)
-					r.backlog.done(s)
-				case <-ctx.Done():
-					return
-				}
+			for s, ok := r.backlog.take(ctx); ok; s, ok = r.backlog.take(ctx) {
+				r.followBehind(ctx, s)
+				r.backlog.done(s)
 			}
 		})
 	}

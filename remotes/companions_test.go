@@ -276,27 +276,29 @@ func TestCompanionsDoNotHinder(t *testing.T) {
 	b.settle(blob)
 }
 
-// TestQueueIsBounded: without Run nothing piles up, and nobody waits.
-func TestQueueIsBounded(t *testing.T) {
+// TestCompanionsOfSlowHost: images of a registry that does not answer hold up no
+// others, however many they are.
+func TestCompanionsOfSlowHost(t *testing.T) {
 	t.Parallel()
-	q := newBacklog()
-	s := func(i int) sighting {
-		return sighting{repo: appRepo(), digest: digest.FromString(string(rune(i)))}
-	}
-	for i := range maxQueue {
-		for range 2 { // twice counts once
-			if !q.add(s(i)) {
-				t.Fatalf("sighting %d was dropped", i)
-			}
+	up := remotestest.New(t)
+	c := putCompanion(up, 1)
+	b := newBench(t, []*remotestest.Registry{up}, withCompanions, func(s *setup) { s.hosts = []string{"slow.example"} })
+	slow := Repository{Host: "slow.example", Path: "team/slow"}
+	release := make(chan struct{})
+	defer close(release)
+	up.Fault(remotestest.And(remotestest.Repo(slow.Path), remotestest.Referrers()), remotestest.GateHeader(release))
+	stop := b.behind()
+	for i := range followers + 1 {
+		img := build(uint64(10 + i))
+		up.PutImage(slow.Path, "1", img)
+		if _, err := b.Resolve(soon(t), Reference{Repository: slow, Digest: img.Root.Digest}); err != nil {
+			t.Fatal(err)
 		}
 	}
-	if q.add(s(maxQueue)) {
-		t.Error("one more than the bound was taken")
-	}
-	q.done(<-q.queue)
-	if !q.add(s(maxQueue)) {
-		t.Error("nothing is taken any more")
-	}
+	b.resolve(app(t, "1"), Miss)
+	b.followed(c.img.Root.Digest)
+	b.wantWhole(c.all()...)
+	stop()
 }
 
 // TestCompanionBounds: what is too large, lies about its size, or does not name

@@ -118,11 +118,12 @@
 // What belongs to an image comes along with it, behind the pull: referrers,
 // theirs, and cosign's tags. It is bounded, delays no pull, and is asked for
 // once a window, whatever of it exists. Pull waits for it and never fails for
-// it; Run ends at once. (TestCompanionsComeAlong, TestCompanionsAskOnce,
+// it; Run ends at once. A slow registry host holds up its own only.
+// (TestCompanionsComeAlong, TestCompanionsAskOnce,
 // TestCompanionsOfTagsWithoutWindow, TestPullBringsCompanions,
-// TestCompanionsDoNotHinder, TestCompanionBounds, TestCompanionsShareABound, TestManyReferrers,
-// TestQueueIsBounded, TestOfflineFetchesNoCompanions,
-// TestCompanionsOfImmutableTag, TestCompanionsBlobIsProven,
+// TestCompanionsDoNotHinder, TestCompanionsOfSlowHost, TestCompanionBounds,
+// TestCompanionsShareABound, TestManyReferrers, TestQueueIsBounded,
+// TestOfflineFetchesNoCompanions, TestCompanionsOfImmutableTag, TestCompanionsBlobIsProven,
 // TestCompanionsBlobIsOnItsWay, TestImageIsNotItsOwnCompanion)
 //
 // The list of a stored manifest's referrers has the window of a tag, and is
