@@ -153,6 +153,10 @@ func (g *grants) ask(ctx context.Context, host, who, about string, ask question)
 		return err
 	}
 	defer release()
+	// Between a look and the begin of this work another one may have ended.
+	if open, err := g.recall(who, about, time.Now()); open || err != nil {
+		return err
+	}
 	manifest, err := ask(ctx, g.manifest(who))
 	g.note(who, about, manifest, err, time.Now())
 	return err

@@ -194,6 +194,8 @@ func TestVerificationIsShared(t *testing.T) {
 		release <- errGone
 		release <- nil
 		wg.Wait()
+		mu.Lock()
+		defer mu.Unlock()
 		if got := strings.Join(questions, " "); got != "gone there" {
 			t.Errorf("upstream was asked about %q, want each once", got)
 		}
