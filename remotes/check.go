@@ -113,11 +113,22 @@ func (r *Registry) awaitCheck(ctx context.Context, ref Reference, impatient bool
 
 // check asks upstream what a tag points to, brings the manifest, and then
 // moves the tag. On any failure the stored tag stays, and notes it. A sparing
-// check of a stored tag asks only upstreams that have an allowance to spare.
+// check of a stored tag asks nobody if none is due any more, and only upstreams
+// that have an allowance to spare.
 func (r *Registry) check(ctx context.Context, ref Reference, sparing bool) (Resolved, error) {
 	old, stored, err := r.storedTag(ref)
 	if err != nil {
 		return Resolved{}, err
+	}
+	if sparing && stored {
+		// Between the caller's look and now another check may have ended.
+		now, fresh := time.Now(), r.Policies.For(ref.Repository).over(r.Freshness)
+		switch {
+		case fresh.IsFresh(old, now):
+			return Resolved{Descriptor: old.Target, Outcome: Hit}, nil
+		case fresh.holdsOff(old, now):
+			return Resolved{}, fresh.lastProblem(old)
+		}
 	}
 	target, source, err := r.askUpstream(ctx, ref, sparing && stored)
 	if err != nil {

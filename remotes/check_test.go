@@ -279,3 +279,41 @@ func (l *lockedBuffer) String() string {
 	defer l.mu.Unlock()
 	return l.buf.String()
 }
+
+// Who looked just before another's answer came, and begins to ask just after,
+// asks nothing.
+func TestLateCheckAsksNothing(t *testing.T) {
+	t.Parallel()
+	img := build(1)
+	b, up := one(t, img)
+	b.resolve(app(t, "1"), Miss)
+	up.ResetRequests()
+	if res, err := b.check(soon(t), app(t, "1"), true); err != nil || res.Outcome != Hit || res.Descriptor.Digest != img.Root.Digest {
+		t.Errorf("check of what was checked: got %+v, %v", res, err)
+	}
+	byDigest := app(t, img.Root.Digest.String())
+	if res, err := b.bringManifest(soon(t), byDigest); err != nil || res.Descriptor.Digest != img.Root.Digest {
+		t.Errorf("manifest that was brought: got %+v, %v", res, err)
+	}
+	if n := len(up.Requests()); n != 0 {
+		t.Errorf("upstream saw %d requests, want 0", n)
+	}
+}
+
+// Nor does it after a failed check, in the pause behind it.
+func TestLateCheckAfterFailure(t *testing.T) {
+	t.Parallel()
+	f := DefaultFreshness()
+	f.Window = time.Nanosecond
+	b, up := one(t, build(1), withFreshness(f))
+	b.resolve(app(t, "1"), Miss)
+	up.Fault(remotestest.Any(), remotestest.Error(http.StatusBadGateway, "UNKNOWN", "down"))
+	for _, want := range []int{1, 0} {
+		up.ResetRequests()
+		_, err := b.check(soon(t), app(t, "1"), true)
+		mentions(t, err, "502")
+		if n := len(up.Requests()); n != want {
+			t.Errorf("upstream saw %d requests, want %d", n, want)
+		}
+	}
+}

@@ -13,7 +13,8 @@
 // is served and the next check waits longer. A pull waits at most
 // Freshness.Patience for a check when there is something stored, and not at
 // all while another check on that registry host is overdue.
-// (TestWindow, TestStaleOnAnyFailure, TestDeadUpstreamCostsOneWait)
+// (TestWindow, TestLateCheckAsksNothing, TestLateCheckAfterFailure,
+// TestStaleOnAnyFailure, TestDeadUpstreamCostsOneWait)
 //
 // A check is not made from the last few pulls that an upstream allows, nor while
 // it wants to be left alone: the stored image is served, and the check put off

@@ -181,6 +181,10 @@ func (r *Registry) bringManifest(ctx context.Context, ref Reference) (Resolved, 
 		return Resolved{}, err
 	}
 	desc, mine, err := r.manifests.do(ctx, key, "manifest "+ref.String(), nil, func(ctx context.Context) (desc ocispec.Descriptor, err error) {
+		// Between the caller's look and now somebody may have brought it.
+		if desc, err = r.ownManifest(ctx, ref.Repository, ref.Digest); err == nil {
+			return desc, nil
+		}
 		err = r.eachUpstream(ctx, ref.Repository, func(c *upstream.Client) (err error) {
 			desc, err = r.fetchManifest(ctx, c, ref.Repository, ref.Digest)
 			return err
