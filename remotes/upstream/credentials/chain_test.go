@@ -99,6 +99,7 @@ func TestRefuseAsksAnew(t *testing.T) {
 
 func TestRefuseRunsPluginsAnew(t *testing.T) {
 	t.Parallel()
+	asked := askedSince(t, "refused-6.io")
 	o, log := kubeletOptions(t, testPlugin{name: "p", match: "*.io", answer: answerOf("Registry", "", map[string]string{"a.io": "u"})})
 	o.DockerConfig = write(t, "config.json", `{"credHelpers":{"refused-6.io":"good"}}`)
 	c, _ := newTest(t, o)
@@ -108,7 +109,7 @@ func TestRefuseRunsPluginsAnew(t *testing.T) {
 			c.Refuse(host, "team/app", user("u"))
 		}
 	}
-	plugin, helper := noted(t, log, "from p"), noted(t, askedFile(), "refused-6.io")
+	plugin, helper := noted(t, log, "from p"), asked()
 	if plugin != 2 || helper != 2 {
 		t.Errorf("ran %d and %d times, want twice each: once more in %s", plugin, helper, refusalPause)
 	}
@@ -144,6 +145,7 @@ func TestMemoryForMadeUpNames(t *testing.T) {
 
 func TestCallerThatLeft(t *testing.T) {
 	t.Parallel()
+	asked := askedSince(t, "left-7.io")
 	docker := write(t, "config.json", `{"credHelpers":{"left-7.io":"good"}}`)
 	c, _ := newTest(t, Options{DockerConfig: docker})
 	ctx, cancel := context.WithCancel(t.Context())
@@ -152,7 +154,7 @@ func TestCallerThatLeft(t *testing.T) {
 		t.Errorf("got %v, want the caller's own end", err)
 	}
 	want(t, c, "left-7.io", "team/app", user("u"))
-	if n := noted(t, askedFile(), "left-7.io"); n != 1 {
+	if n := asked(); n != 1 {
 		t.Errorf("the helper ran %d times, want once", n)
 	}
 }

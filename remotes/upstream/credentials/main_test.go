@@ -107,6 +107,14 @@ func beChain(host string) int {
 // askedFile is where the helpers note what they are asked for.
 func askedFile() string { return filepath.Join(os.Getenv(programsDir), "asked") }
 
+// askedSince counts how often the helpers are asked for a text from now on: one
+// process may run a test more than once.
+func askedSince(t *testing.T, text string) func() int {
+	t.Helper()
+	before := noted(t, askedFile(), text)
+	return func() int { return noted(t, askedFile(), text) - before }
+}
+
 // noted counts the lines of a file that hold a text.
 func noted(t *testing.T, file, text string) int {
 	t.Helper()
