@@ -239,8 +239,18 @@ func TestPrivateImageInStore(t *testing.T) {
 // it was said, and no longer; it is good for nobody else.
 func TestPrivateGrace(t *testing.T) {
 	t.Parallel()
-	const grace = 10 * time.Second
-	b := newPrivateBench(t, false, fmt.Sprintf("%s[private]\nverified = \"1ms\"\nrefused = \"1ms\"\ngrace = %q\n", impatient, grace), privateImage())
+	for _, local := range []bool{false, true} {
+		t.Run(fmt.Sprintf("local %t", local), func(t *testing.T) {
+			t.Parallel()
+			holdsForGrace(t, local)
+		})
+	}
+}
+
+func holdsForGrace(t *testing.T, local bool) {
+	t.Helper()
+	const grace = 20 * time.Second
+	b := newPrivateBench(t, local, fmt.Sprintf("%s[private]\nverified = \"1ms\"\nrefused = \"1ms\"\ngrace = %q\n", impatient, grace), privateImage())
 	begin := time.Now()
 	if err := b.pull(podSecret("")); err != nil {
 		t.Fatal(err)
