@@ -109,12 +109,8 @@ func (s ruleSet) one(prefix string) (remotes.Rule, error) {
 // completePrefixes completes prefixes of rules in a shell. It stays silent if
 // the configuration is broken.
 func (o *options) completePrefixes(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	cfg, err := o.loadConfig()
+	_, set, err := o.loadRules()
 	if err != nil || len(args) > 0 {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	set, err := ruleSetOf(cfg)
-	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
 	var all []string

@@ -58,11 +58,7 @@ func formatNames() string {
 }
 
 func (o *options) exportRules(as ecrrules.Format, builtin bool) error {
-	cfg, err := o.loadConfig()
-	if err != nil {
-		return err
-	}
-	set, err := ruleSetOf(cfg)
+	cfg, set, err := o.loadRules()
 	if err != nil {
 		return err
 	}

@@ -30,11 +30,7 @@ credential, credentialFile, origin and settings are larder's own.`,
   larder rules ls --json | jq -r '.pullThroughCacheRules[].ecrRepositoryPrefix'`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			cfg, err := o.loadConfig()
-			if err != nil {
-				return err
-			}
-			set, err := ruleSetOf(cfg)
+			_, set, err := o.loadRules()
 			if err != nil {
 				return err
 			}

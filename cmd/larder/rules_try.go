@@ -97,15 +97,11 @@ func (t *treatment) String() string {
 
 // tryName maps a name. A trial that is not nil is as far as it goes.
 func (o *options) tryName(text string) (*trial, error) {
-	cfg, err := o.loadConfig()
+	cfg, set, err := o.loadRules()
 	if err != nil {
 		return nil, err
 	}
 	ref, err := remotes.ParseReference(text)
-	if err != nil {
-		return nil, err
-	}
-	set, err := ruleSetOf(cfg)
 	if err != nil {
 		return nil, err
 	}

@@ -67,11 +67,7 @@ type validity struct {
 
 // validateRules asks for all rules, or for those of the prefixes.
 func (o *options) validateRules(ctx context.Context, prefixes []string, timeout time.Duration) ([]validity, error) {
-	cfg, err := o.loadConfig()
-	if err != nil {
-		return nil, err
-	}
-	set, err := ruleSetOf(cfg)
+	cfg, set, err := o.loadRules()
 	if err != nil {
 		return nil, err
 	}

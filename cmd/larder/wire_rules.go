@@ -15,6 +15,16 @@ type ruleSet struct {
 	configured map[string]bool // by prefix, without a slash at the end
 }
 
+// loadRules loads the configuration with its rules.
+func (o *options) loadRules() (*config.Config, ruleSet, error) {
+	cfg, err := o.loadConfig()
+	if err != nil {
+		return nil, ruleSet{}, err
+	}
+	set, err := ruleSetOf(cfg)
+	return cfg, set, err
+}
+
 func ruleSetOf(cfg *config.Config) (ruleSet, error) {
 	own := rulesOf(cfg)
 	rules, err := remotes.NewRules(own, cfg.Names.BuiltinRules)
