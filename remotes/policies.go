@@ -17,6 +17,7 @@ type Policies struct {
 	root     *setter             // the template ROOT
 	byHost   map[string]coverage // by policyHost
 	idle     []string            // prefixes of templates that hold for nothing
+	private  bool                // saysPrivate, once and for all
 }
 
 // coverage is what says something of the repositories of a registry host, the
@@ -67,6 +68,7 @@ func (ps Policies) WithRules(rules Rules, templates []Template) (Policies, error
 			return cmp.Or(cmp.Compare(b.depth, a.depth), cmp.Compare(len(b.prefixes[0]), len(a.prefixes[0])))
 		})
 	}
+	ps.private = ps.saysPrivate()
 	return ps, nil
 }
 
@@ -164,13 +166,18 @@ func (ps Policies) setters(repo Repository) (first, second *setter) {
 }
 
 // AnyPrivate reports whether any repository may be under PrivateVerify. If none
-// is, nothing is kept from anybody.
+// is, nothing is kept from anybody. It is asked at every request, as For is.
 func (ps Policies) AnyPrivate() bool {
+	return ps.private || ps.defaults.Private == PrivateVerify
+}
+
+// saysPrivate reports whether any rule or template says so.
+func (ps Policies) saysPrivate() bool {
 	private := func(c cover) bool { return c.settings.Private == PrivateVerify }
 	for _, on := range ps.byHost {
 		if slices.ContainsFunc(on.rules, private) || slices.ContainsFunc(on.templates, private) {
 			return true
 		}
 	}
-	return ps.defaults.Private == PrivateVerify || ps.root != nil && ps.root.settings.Private == PrivateVerify
+	return ps.root != nil && ps.root.settings.Private == PrivateVerify
 }
