@@ -30,13 +30,13 @@ func (r *Registry) resolveTag(ctx context.Context, ref Reference, force bool) (R
 			return Resolved{}, err
 		}
 	}
-	now, fresh := time.Now(), policy.over(r.Freshness)
 	if stored && !force {
-		if fresh.IsFresh(tag, now) {
+		switch due, problem := policy.over(r.Freshness).due(tag, time.Now()); {
+		case due:
+		case problem != nil:
+			return r.stale(ref, tag, problem)
+		default:
 			return r.serveTag(tag, Hit, nil), nil
-		}
-		if fresh.holdsOff(tag, now) {
-			return r.stale(ref, tag, fresh.lastProblem(tag))
 		}
 	}
 	res, mine, err := r.awaitCheck(ctx, ref, stored && !force)
@@ -122,12 +122,12 @@ func (r *Registry) check(ctx context.Context, ref Reference, sparing bool) (Reso
 	}
 	if sparing && stored {
 		// Between the caller's look and now another check may have ended.
-		now, fresh := time.Now(), r.Policies.For(ref.Repository).over(r.Freshness)
-		switch {
-		case fresh.IsFresh(old, now):
+		switch due, problem := r.Policies.For(ref.Repository).over(r.Freshness).due(old, time.Now()); {
+		case due:
+		case problem != nil:
+			return Resolved{}, problem
+		default:
 			return Resolved{Descriptor: old.Target, Outcome: Hit}, nil
-		case fresh.holdsOff(old, now):
-			return Resolved{}, fresh.lastProblem(old)
 		}
 	}
 	target, source, err := r.askUpstream(ctx, ref, sparing && stored)

@@ -64,6 +64,18 @@ func (f Freshness) IsFresh(t cache.Tag, now time.Time) bool {
 	return age >= 0 && age < f.WindowOf(t.Name)
 }
 
+// due reports whether a stored tag is to be checked. If it is not, problem is
+// why an earlier check failed, nil for a tag that is fresh.
+func (f Freshness) due(t cache.Tag, now time.Time) (due bool, problem error) {
+	switch {
+	case f.IsFresh(t, now):
+		return false, nil
+	case f.holdsOff(t, now):
+		return false, f.lastProblem(t)
+	}
+	return true, nil
+}
+
 // holdsOff reports whether a failed check forbids another one for now. A pause
 // longer than any that this configuration gives means that the clock was set
 // back, or the configuration changed: it does not count.

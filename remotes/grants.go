@@ -94,10 +94,9 @@ func (g *grants) mac(texts ...string) string {
 type question func(ctx context.Context, last string) (manifest string, err error)
 
 // admit returns nil if upstream of a registry host says yes to who (a mac), or
-// has said so lately.
-// about is what was asked for: that upstream does not have that is no answer
-// about anything else. patience bounds the wait for upstream where the grace
-// would do. Errors are those of ask, or the context's.
+// has said so lately. about is what was asked for: that upstream does not have
+// that is no answer about anything else. patience bounds the wait for upstream
+// where the grace would do. Errors are those of ask, or the context's.
 func (g *grants) admit(ctx context.Context, host, who, about string, patience time.Duration, ask question) error {
 	for {
 		open, err := g.recall(who, about, time.Now())

@@ -32,8 +32,8 @@ func (ps Policies) Permit(repo Repository) error {
 }
 
 // namesBelow are the names that a setter's patterns are matched with: the one
-// as stored, for an ECR registry also with its usual host, and whatever follows the setter's prefix in that and in the local
-// names.
+// as stored, for an ECR registry also with its usual host, and whatever follows
+// the setter's prefix in that and in the local names.
 func (ps Policies) namesBelow(repo Repository, s *setter) []string {
 	names := []string{repo.String()}
 	host := policyHost(repo.Host)

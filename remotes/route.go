@@ -29,8 +29,14 @@ func (rs Routes) For(host string) []upstream.Endpoint {
 	if eps := rs.byHost[host]; len(eps) > 0 {
 		return eps
 	}
+	return []upstream.Endpoint{{Scheme: "https", Host: EndpointHost(host)}}
+}
+
+// EndpointHost is where the registry of a canonical registry host itself is
+// reached, whatever its route: Docker Hub is not at the host of its image names.
+func EndpointHost(host string) string {
 	if host == DockerHub {
-		host = "registry-1.docker.io"
+		return "registry-1.docker.io"
 	}
-	return []upstream.Endpoint{{Scheme: "https", Host: host}}
+	return host
 }

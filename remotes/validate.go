@@ -61,7 +61,7 @@ func (v Validator) credential(ctx context.Context, r Rule, host, repository stri
 	if v.Credentials == nil || r.CredentialFile == "" && r.CredentialARN == "" && r.CustomRoleARN == "" {
 		return nil
 	}
-	host = Routes{}.For(host)[0].Host
+	host = EndpointHost(host)
 	cred, err := v.Credentials.Credential(ctx, host, repository)
 	if err != nil {
 		return fmt.Errorf("credential for %s: %w", host, err)

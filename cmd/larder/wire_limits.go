@@ -30,9 +30,4 @@ func setLimits(opts *upstream.Options, cfg config.Upstream) {
 
 // upstreamHost is a host as it stands in an upstream.Endpoint: that of Docker
 // Hub is not the one of its image names.
-func upstreamHost(h config.Host) string {
-	if h.Canonical() == remotes.DockerHub {
-		return remotes.Routes{}.For(remotes.DockerHub)[0].Host
-	}
-	return h.Canonical()
-}
+func upstreamHost(h config.Host) string { return remotes.EndpointHost(h.Canonical()) }
