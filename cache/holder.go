@@ -52,7 +52,7 @@ func (s *Store) PutHolder(dgst digest.Digest, repository string) error {
 	if err != nil || known {
 		return err
 	}
-	h.Since = time.Now()
+	h.Since = s.now()
 	if err := s.index.put(holdersBucket, h.key(), h); err != nil {
 		return fmt.Errorf("note that %s has %s: %w", repository, dgst, err)
 	}
@@ -62,7 +62,7 @@ func (s *Store) PutHolder(dgst digest.Digest, repository string) error {
 // PutFound is PutHolder and PutLink in one transaction, for a manifest that an
 // upstream of a repository has sent.
 func (s *Store) PutFound(l Link) error {
-	h := Holder{Digest: l.Digest, Repository: l.Repository, Since: time.Now()}
+	h := Holder{Digest: l.Digest, Repository: l.Repository, Since: s.now()}
 	err := s.index.change(func(tx *bolt.Tx) error {
 		return errors.Join(
 			putRecord(tx, holdersBucket, h.key(), h),
@@ -106,21 +106,33 @@ func eachHolder(tx *bolt.Tx, dgst digest.Digest, fn func(key, data []byte) error
 	return eachBelow(tx, holdersBucket, holderPrefix(dgst), fn)
 }
 
-// forget drops all that the index knows of a blob that is gone.
-func (x *index) forget(dgst digest.Digest) error {
+// forget drops all that the index knows of blobs that are gone.
+func (x *index) forget(dgsts []digest.Digest) error {
 	return x.change(func(tx *bolt.Tx) error {
-		var keys [][]byte // deleted behind the walk: a cursor does not bear it
-		if err := eachHolder(tx, dgst, func(k, _ []byte) error {
-			keys = append(keys, bytes.Clone(k))
-			return nil
-		}); err != nil {
-			return err
-		}
-		for _, k := range keys {
-			if err := tx.Bucket([]byte(holdersBucket)).Delete(k); err != nil {
+		for _, dgst := range dgsts {
+			if err := forgetBlob(tx, dgst); err != nil {
 				return err
 			}
 		}
-		return tx.Bucket([]byte(blobsBucket)).Delete([]byte(dgst))
+		return nil
 	})
+}
+
+func forgetBlob(tx *bolt.Tx, dgst digest.Digest) error {
+	var keys [][]byte // deleted behind the walk: a cursor does not bear it
+	if err := eachHolder(tx, dgst, func(k, _ []byte) error {
+		keys = append(keys, bytes.Clone(k))
+		return nil
+	}); err != nil {
+		return err
+	}
+	for _, k := range keys {
+		if err := tx.Bucket([]byte(holdersBucket)).Delete(k); err != nil {
+			return err
+		}
+	}
+	if err := tx.Bucket([]byte(childrenBucket)).Delete(childKey(dgst)); err != nil {
+		return err
+	}
+	return tx.Bucket([]byte(blobsBucket)).Delete([]byte(dgst))
 }
