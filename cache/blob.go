@@ -1,10 +1,10 @@
 package cache
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"syscall"
 	"time"
 
@@ -14,10 +14,12 @@ import (
 
 // Blob is a published blob, open for reading. Close it.
 type Blob struct {
-	*os.File
+	File
+	store   *Store
 	digest  digest.Digest
 	size    int64
 	modTime time.Time
+	done    func() // tells the store that nobody reads it here any more
 }
 
 // Digest returns the blob's digest.
@@ -26,24 +28,65 @@ func (b *Blob) Digest() digest.Digest { return b.digest }
 // Size returns the blob's size in bytes.
 func (b *Blob) Size() int64 { return b.size }
 
+// Close ends the reading.
+func (b *Blob) Close() error {
+	defer b.done()
+	return b.File.Close()
+}
+
 // ModTime returns when the blob was published.
 func (b *Blob) ModTime() time.Time { return b.modTime }
+
+// Read reads on. A blob whose bytes are lost is set aside: see Failed.
+func (b *Blob) Read(p []byte) (int, error) {
+	n, err := b.File.Read(p)
+	if err != nil {
+		b.Failed(context.Background(), err)
+	}
+	return n, err
+}
+
+// ReadAt is Read at an offset.
+func (b *Blob) ReadAt(p []byte, off int64) (int, error) {
+	n, err := b.File.ReadAt(p, off)
+	if err != nil {
+		b.Failed(context.Background(), err)
+	}
+	return n, err
+}
+
+// SyscallConn lets the kernel send the file. Tell Failed how that ended.
+func (b *Blob) SyscallConn() (syscall.RawConn, error) {
+	if c, ok := b.File.(syscall.Conn); ok {
+		return c.SyscallConn()
+	}
+	return nil, errors.ErrUnsupported
+}
 
 // Open opens a published blob. It returns errdefs.ErrNotFound if there is
 // none, also for anything in its place that is not a regular file: larder
 // never serves what it did not publish.
-func (s *Store) Open(dgst digest.Digest) (*Blob, error) {
+func (s *Store) Open(dgst digest.Digest) (_ *Blob, err error) {
 	path, err := s.blobPath(dgst)
 	if err != nil {
 		return nil, err
 	}
-	// O_NOFOLLOW and O_NONBLOCK: a planted link leads nowhere, a planted
-	// fifo does not hang.
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if s.unreadable.has(dgst) {
+		return nil, fmt.Errorf("blob %s cannot be read: %w", dgst, errdefs.ErrNotFound)
+	}
+	done := s.holds.read(dgst)
+	defer func() {
+		if err != nil {
+			done()
+		}
+	}()
+	f, err := openRead(s.disk, path)
 	if err != nil {
 		if isForeign(err) {
+			s.exposures.setLost(dgst, true)
 			return nil, fmt.Errorf("blob %s: %w", dgst, errdefs.ErrNotFound)
 		}
+		s.noteDisk(context.Background(), err, 0)
 		return nil, fmt.Errorf("open blob: %w", err)
 	}
 	fi, err := f.Stat()
@@ -53,7 +96,7 @@ func (s *Store) Open(dgst digest.Digest) (*Blob, error) {
 	if !fi.Mode().IsRegular() {
 		return nil, errors.Join(fmt.Errorf("blob %s: in its place is a %s: %w", dgst, fi.Mode().Type(), errdefs.ErrNotFound), f.Close())
 	}
-	return &Blob{File: f, digest: dgst, size: fi.Size(), modTime: fi.ModTime()}, nil
+	return &Blob{File: f, store: s, digest: dgst, size: fi.Size(), modTime: fi.ModTime(), done: done}, nil
 }
 
 // isForeign tells the errors of a path at which there is nothing, or something
@@ -72,14 +115,27 @@ func (s *Store) Has(dgst digest.Digest) (bool, error) {
 	return err == nil, err
 }
 
+// Size returns the size of a published blob in bytes, or errdefs.ErrNotFound.
+func (s *Store) Size(dgst digest.Digest) (int64, error) {
+	fi, err := s.stat(dgst)
+	if err != nil {
+		return 0, err
+	}
+	return fi.Size(), nil
+}
+
 func (s *Store) stat(dgst digest.Digest) (fs.FileInfo, error) {
 	path, err := s.blobPath(dgst)
 	if err != nil {
 		return nil, err
 	}
-	fi, err := os.Lstat(path)
+	if s.unreadable.has(dgst) {
+		return nil, fmt.Errorf("blob %s cannot be read: %w", dgst, errdefs.ErrNotFound)
+	}
+	fi, err := s.disk.Lstat(path)
 	switch {
 	case isForeign(err):
+		s.exposures.setLost(dgst, true)
 		return nil, fmt.Errorf("blob %s: %w", dgst, errdefs.ErrNotFound)
 	case err != nil:
 		return nil, fmt.Errorf("stat blob: %w", err)

@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/pkg/filters"
@@ -53,7 +51,7 @@ func (s *Store) Update(_ context.Context, info content.Info, fieldpaths ...strin
 			return content.Info{}, fmt.Errorf("update %s: field %q cannot be changed: %w", info.Digest, path, errdefs.ErrInvalidArgument)
 		}
 	}
-	now := time.Now()
+	now := s.now()
 	err = s.changeFacts(info.Digest, func(f *Facts) {
 		f.Labels = mergeLabels(f.Labels, info.Labels, fieldpaths)
 		f.Updated = now
@@ -61,6 +59,7 @@ func (s *Store) Update(_ context.Context, info content.Info, fieldpaths ...strin
 	if err != nil {
 		return content.Info{}, fmt.Errorf("update labels: %w", err)
 	}
+	s.exposures.relabel(info.Digest, now, func(old map[string]string) map[string]string { return mergeLabels(old, info.Labels, fieldpaths) })
 	return s.info(info.Digest, fi)
 }
 
@@ -90,41 +89,58 @@ func mergeLabels(old, changed map[string]string, fieldpaths []string) map[string
 
 // Walk calls fn for each published blob that matches one of the filters (all
 // without filters). Files that are no blobs are passed over.
-func (s *Store) Walk(ctx context.Context, fn content.WalkFunc, fs ...string) error {
-	filter, err := filters.ParseAll(fs...)
+func (s *Store) Walk(ctx context.Context, fn content.WalkFunc, filter ...string) error {
+	matches, err := filters.ParseAll(filter...)
 	if err != nil {
 		return fmt.Errorf("walk blobs: %w", err)
 	}
-	root := filepath.Join(s.root, "blobs")
-	algs, err := os.ReadDir(root)
+	err = s.eachBlob(ctx, func(dgst digest.Digest, fi fs.FileInfo) error {
+		info, err := s.info(dgst, fi)
+		if err != nil || !matches.Match(content.AdaptInfo(info)) {
+			return err
+		}
+		return fn(info)
+	})
 	if err != nil {
 		return fmt.Errorf("walk blobs: %w", err)
+	}
+	return nil
+}
+
+// eachBlob calls fn for each published blob, in no order.
+func (s *Store) eachBlob(ctx context.Context, fn func(digest.Digest, fs.FileInfo) error) error {
+	return s.eachName(ctx, func(alg string, e fs.DirEntry) error {
+		dgst := digest.NewDigestFromEncoded(digest.Algorithm(alg), e.Name())
+		fi, err := s.stat(dgst)
+		if errdefs.IsNotFound(err) || errdefs.IsInvalidArgument(err) {
+			return nil // deleted meanwhile, or not a blob
+		}
+		if err != nil {
+			return err
+		}
+		return fn(dgst, fi)
+	})
+}
+
+// eachName calls fn for what stands in the folders of the digest algorithms,
+// whatever it is, in no order and without a look at it.
+func (s *Store) eachName(ctx context.Context, fn func(alg string, e fs.DirEntry) error) error {
+	algs, err := readDir(s.disk, s.blobsPath())
+	if err != nil {
+		return err
 	}
 	for _, alg := range algs {
 		if !alg.IsDir() {
 			continue
 		}
-		files, err := os.ReadDir(filepath.Join(root, alg.Name()))
-		if err != nil {
-			return fmt.Errorf("walk blobs: %w", err)
-		}
-		for _, file := range files {
-			if err := ctx.Err(); err != nil {
-				return err
+		err := eachEntry(s.disk, filepath.Join(s.blobsPath(), alg.Name()), func(e fs.DirEntry) error {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
 			}
-			info, err := s.Info(ctx, digest.NewDigestFromEncoded(digest.Algorithm(alg.Name()), file.Name()))
-			if errdefs.IsNotFound(err) || errdefs.IsInvalidArgument(err) {
-				continue // deleted meanwhile, or not a blob
-			}
-			if err != nil {
-				return err
-			}
-			if !filter.Match(content.AdaptInfo(info)) {
-				continue
-			}
-			if err := fn(info); err != nil {
-				return err
-			}
+			return fn(alg.Name(), e)
+		})
+		if err != nil && !errors.Is(err, fs.ErrNotExist) { // the folder went meanwhile
+			return err
 		}
 	}
 	return nil
@@ -133,20 +149,32 @@ func (s *Store) Walk(ctx context.Context, fn content.WalkFunc, fs ...string) err
 // Delete removes a blob and what the index knows of it. Whoever reads it goes
 // on reading. It returns errdefs.ErrNotFound if there is none.
 func (s *Store) Delete(_ context.Context, dgst digest.Digest) error {
-	path, err := s.blobPath(dgst)
-	if err != nil {
+	if _, err := s.unlink(dgst); err != nil {
 		return err
 	}
-	if _, err := s.stat(dgst); err != nil {
-		return err // what is no blob is not ours to delete
+	return s.index.forget([]digest.Digest{dgst})
+}
+
+// unlink removes a blob's file, and returns what it took.
+func (s *Store) unlink(dgst digest.Digest) (bytes int64, _ error) {
+	path, err := s.blobPath(dgst)
+	if err != nil {
+		return 0, err
 	}
-	if err := os.Remove(path); err != nil {
+	fi, err := s.stat(dgst)
+	if err != nil {
+		return 0, err // what is no blob is not ours to delete
+	}
+	s.usage.changing(dgst, blocksOf(fi))
+	if err := s.disk.Remove(path); err != nil {
+		s.usage.unchanged(dgst)
 		if errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("blob %s: %w", dgst, errdefs.ErrNotFound)
+			return 0, fmt.Errorf("blob %s: %w", dgst, errdefs.ErrNotFound)
 		}
-		return fmt.Errorf("delete blob: %w", err)
+		return 0, fmt.Errorf("delete blob: %w", err)
 	}
-	return s.index.forget(dgst)
+	s.usage.deleted(dgst, blocksOf(fi))
+	return blocksOf(fi), nil
 }
 
 // blobReaderAt is a Blob as content.ReaderAt.

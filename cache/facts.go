@@ -7,6 +7,7 @@ import (
 	"maps"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	bolt "go.etcd.io/bbolt"
@@ -18,6 +19,8 @@ type Facts struct {
 	// Size in bytes; 0 if unknown. Measured once the blob was published;
 	// before that it is what a manifest claims.
 	Size int64 `json:"size,omitempty"`
+	// Measured says that Size is that of the bytes that this store published.
+	Measured bool `json:"measured,omitempty"`
 	// MediaType as the first descriptor gave it, or the Put that brought
 	// the bytes.
 	MediaType string `json:"mediaType,omitempty"`
@@ -29,6 +32,9 @@ type Facts struct {
 	// Used is when the blob was last used, as told to Touch. Up to a minute
 	// of it may be lost in a crash.
 	Used time.Time `json:"used,omitzero"`
+	// Verified is when the blob was last read from the disk and had its
+	// digest. Up to a minute of it may be lost in a crash.
+	Verified time.Time `json:"verified,omitzero"`
 	// Labels are containerd's.
 	Labels map[string]string `json:"labels,omitempty"`
 }
@@ -47,6 +53,8 @@ func (f *Facts) merge(other Facts) {
 	}
 	f.Updated = later(f.Updated, other.Updated)
 	f.Used = later(f.Used, other.Used)
+	f.Verified = later(f.Verified, other.Verified)
+	f.Measured = f.Measured || other.Measured
 	if len(other.Labels) > 0 {
 		f.Labels = maps.Clone(f.Labels)
 		if f.Labels == nil {
@@ -66,8 +74,13 @@ func later(a, b time.Time) time.Time {
 // Facts returns what is known of a blob, or errdefs.ErrNotFound.
 func (s *Store) Facts(dgst digest.Digest) (Facts, error) {
 	var f Facts
-	if err := s.index.get(blobsBucket, dgst.String(), &f); err != nil {
+	right, isRight := s.uses.verified(dgst)
+	err := s.index.get(blobsBucket, dgst.String(), &f)
+	if err != nil && !(isRight && errdefs.IsNotFound(err)) {
 		return Facts{}, err
+	}
+	if isRight && !right.at.IsZero() {
+		f.Size, f.Verified = right.size, later(f.Verified, right.at)
 	}
 	f.Used = later(f.Used, s.uses.blob(dgst))
 	return f, nil
@@ -86,6 +99,7 @@ func (s *Store) SetFacts(dgst digest.Digest, facts Facts) error {
 func (s *Store) notePublished(dgst digest.Digest, size int64, facts Facts, isNew bool) error {
 	return s.changeFacts(dgst, func(f *Facts) {
 		f.Size = size
+		f.Measured = true
 		if isNew && facts.MediaType != "" {
 			f.MediaType = facts.MediaType
 		}
@@ -104,7 +118,9 @@ func (s *Store) changeFacts(dgst digest.Digest, change func(*Facts)) error {
 // NoteDescriptors records sizes and media types of blobs that a verified
 // manifest names, in one transaction. They are claims: a descriptor with an
 // invalid digest is passed over, and the first claim of a blob stays.
-func (s *Store) NoteDescriptors(descs []ocispec.Descriptor) error {
+func (s *Store) NoteDescriptors(descs []ocispec.Descriptor) error { return s.noteDescriptors(descs) }
+
+func (s *Store) noteDescriptors(descs []ocispec.Descriptor, also ...rawRecord) error {
 	dgsts := make([]digest.Digest, 0, len(descs))
 	claims := make([]Facts, 0, len(descs))
 	for _, desc := range descs {
@@ -114,18 +130,23 @@ func (s *Store) NoteDescriptors(descs []ocispec.Descriptor) error {
 		dgsts = append(dgsts, desc.Digest)
 		claims = append(claims, Facts{Size: max(0, desc.Size), MediaType: desc.MediaType})
 	}
-	err := s.index.changeFacts(dgsts, func(i int, f *Facts) { f.merge(claims[i]) })
+	err := s.index.changeFacts(dgsts, func(i int, f *Facts) { f.merge(claims[i]) }, also...)
 	if err != nil {
 		return fmt.Errorf("note facts of %d blobs: %w", len(descs), err)
 	}
 	return nil
 }
 
-// changeFacts applies change to the facts of each digest, in one transaction.
-// It looks first: a write that changes nothing would still cost an fsync.
-func (x *index) changeFacts(dgsts []digest.Digest, change func(i int, f *Facts)) error {
+// changeFacts applies change to the facts of each digest, and writes what else
+// is given, in one transaction. It looks first: a write that changes nothing
+// would still cost an fsync.
+func (x *index) changeFacts(dgsts []digest.Digest, change func(i int, f *Facts), also ...rawRecord) error {
 	var differs bool
 	err := x.view(func(tx *bolt.Tx) error {
+		for _, r := range also {
+			old := r.get(tx)
+			differs = differs || old == nil || !bytes.Equal(old, r.value)
+		}
 		for i, dgst := range dgsts {
 			old, data, err := changedFacts(tx, dgst, func(f *Facts) { change(i, f) })
 			if err != nil {
@@ -139,6 +160,11 @@ func (x *index) changeFacts(dgsts []digest.Digest, change func(i int, f *Facts))
 		return err
 	}
 	return x.change(func(tx *bolt.Tx) error {
+		for _, r := range also {
+			if err := r.put(tx); err != nil {
+				return err
+			}
+		}
 		for i, dgst := range dgsts {
 			_, data, err := changedFacts(tx, dgst, func(f *Facts) { change(i, f) })
 			if err != nil {

@@ -28,15 +28,23 @@ type Fill struct {
 
 	mu         sync.Mutex
 	changed    chan struct{} // closed, and replaced, at every change of what follows
-	file       *os.File      // the ingest's data; nil until it is open
+	file       File          // the ingest's data; nil until it is open
 	size       int64         // of the whole blob as announced; -1 while unknown
-	received   int64         // bytes in file
+	received   int64         // bytes in file and window
 	generation int           // counts how often the bytes were thrown away
 	answered   bool          // an upstream began to send, or nothing was missing
 	verified   bool          // size and digest matched: every byte may be read
 	done       bool          // published, or failed with err
 	err        error
-	readers    int // open readers; the last one out closes file
+	readers    map[*FillReader]bool // open ones; the last one out closes file
+	releaseRef func()               // frees the ingest; nil if it is not held
+
+	// What follows is set once the disk does not take the bytes: see passThrough.
+	unstored error         // why; the blob will not be published
+	window   *window       // what is kept in memory instead
+	claimed  int64         // of Store.windows
+	joined   bool          // there was a reader
+	moved    chan struct{} // has a token when a reader took something, came or left
 }
 
 // Fill joins the running fill of a blob, or starts one from src. hint is the
@@ -52,6 +60,22 @@ func (s *Store) Fill(ctx context.Context, dgst digest.Digest, hint int64, src So
 // origin: whether its bytes may be handed out, Fill.Origin lets the caller
 // decide.
 func (s *Store) FillFor(ctx context.Context, origin Origin, dgst digest.Digest, hint int64, src Source) (_ *Fill, started bool, _ error) {
+	return s.joinFill(ctx, origin, dgst, hint, src, func(*Fill) error { return nil })
+}
+
+// OpenFill is FillFor with a reader: see NewReader. No byte comes before the
+// reader is there, so that it gets all of them also if the disk takes none. When
+// reading ends, a waiting Read returns.
+func (s *Store) OpenFill(ctx, reading context.Context, origin Origin, dgst digest.Digest, hint int64, src Source) (r *FillReader, started bool, err error) {
+	_, started, err = s.joinFill(ctx, origin, dgst, hint, src, func(f *Fill) (err error) {
+		r, err = f.NewReader(reading)
+		return err
+	})
+	return r, started, err
+}
+
+// joinFill calls join with the fill before another byte of it comes.
+func (s *Store) joinFill(ctx context.Context, origin Origin, dgst digest.Digest, hint int64, src Source, join func(*Fill) error) (_ *Fill, started bool, _ error) {
 	if _, err := s.blobPath(dgst); err != nil {
 		return nil, false, err
 	}
@@ -61,29 +85,42 @@ func (s *Store) FillFor(ctx context.Context, origin Origin, dgst digest.Digest, 
 		return nil, false, errClosed
 	}
 	if f, ok := s.fills[dgst]; ok {
-		return f, false, nil
+		return f, false, join(f)
 	}
 	// Under the lock, so that a fill that has just published and left the
-	// table is seen here. A stat is the only I/O under this lock.
-	if has, err := s.Has(dgst); has || err != nil {
-		if err == nil {
-			err = fmt.Errorf("blob %s: %w", dgst, errdefs.ErrAlreadyExists)
-		}
+	// table is seen here. A stat is the only I/O under this lock. A disk that
+	// cannot tell is no reason to fail: the fill will see.
+	if has, err := s.Has(dgst); has && err == nil {
+		return nil, false, fmt.Errorf("blob %s: %w", dgst, errdefs.ErrAlreadyExists)
+	}
+	f := s.newFill(origin, dgst, hint)
+	if err := join(f); err != nil {
 		return nil, false, err
 	}
-	f := &Fill{store: s, digest: dgst, origin: origin, hint: hint, size: -1, changed: make(chan struct{})}
+	s.fills[dgst] = f
+	f.begin(ctx, src)
+	return f, true, nil
+}
+
+func (s *Store) newFill(origin Origin, dgst digest.Digest, hint int64) *Fill {
+	return &Fill{
+		store: s, digest: dgst, origin: origin, hint: hint, size: -1,
+		changed: make(chan struct{}), readers: map[*FillReader]bool{}, moved: make(chan struct{}, 1),
+	}
+}
+
+// begin runs the fill. s.mu is held.
+func (f *Fill) begin(ctx context.Context, src Source) {
 	// The one place where work is cut loose from the client that caused it:
 	// the next client wants these bytes too. Close and the policy end it.
-	fillCtx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	f.cancel = cancel
-	s.fills[dgst] = f
-	s.fillers.Add(1)
+	f.store.fillers.Add(1)
 	go func() {
-		defer s.fillers.Done()
+		defer f.store.fillers.Done()
 		defer cancel(nil)
-		f.run(fillCtx, src)
+		f.run(ctx, src)
 	}()
-	return f, true, nil
 }
 
 // Digest returns the digest of the blob that is being filled.
@@ -95,8 +132,11 @@ func (f *Fill) Origin() Origin { return f.origin }
 // Progress is how far a fill is.
 type Progress struct {
 	// Size of the whole blob in bytes, -1 while unknown. Received is how
-	// many of them are on disk.
+	// many of them have come.
 	Size, Received int64
+	// Unstored says why the disk does not take the blob, nil if it does. The
+	// fill serves its readers all the same.
+	Unstored error
 	// Done is set at the end; Err says why it failed, nil if published.
 	Done bool
 	Err  error
@@ -107,18 +147,21 @@ type Progress struct {
 func (f *Fill) Progress() (Progress, <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	p := Progress{Size: f.size, Received: f.received, Done: f.done, Err: f.err}
+	p := Progress{Size: f.size, Received: f.received, Unstored: f.unstored, Done: f.done, Err: f.err}
 	if p.Size < 0 {
 		p.Size = f.hint
 	}
 	return p, f.changed
 }
 
-// Wait returns when the blob is published, with the fill's error when it
-// failed, or with the context's.
+// Wait returns when the blob is published, with an error as soon as it is
+// certain that it will not be, or with the context's.
 func (f *Fill) Wait(ctx context.Context) error {
 	for {
 		p, changed := f.Progress()
+		if p.Unstored != nil {
+			return p.Unstored
+		}
 		if p.Done {
 			return p.Err
 		}
@@ -188,10 +231,18 @@ func (f *Fill) update(change func()) {
 // fill touches the bytes no reader of this one takes them for its own.
 func (f *Fill) finish(err error) {
 	f.store.mu.Lock()
-	delete(f.store.fills, f.digest)
+	f.leaveTable()
+	delete(f.store.passing, f)
 	f.update(func() { f.done, f.err = true, err })
 	f.store.mu.Unlock()
 	f.closeIfUnused()
+}
+
+// leaveTable has no more clients join. The store's mu is held.
+func (f *Fill) leaveTable() {
+	if f.store.fills[f.digest] == f {
+		delete(f.store.fills, f.digest)
+	}
 }
 
 // isFilling reports whether ref is the ingest of a running fill.
@@ -202,15 +253,47 @@ func (s *Store) isFilling(ref string) bool {
 	return ok && s.fills[digest.Digest(dgst)] != nil
 }
 
-// closeIfUnused closes the file once the fill is over and nobody reads it.
+// closeIfUnused lets go of file and window once the fill is over and nobody
+// reads it.
 func (f *Fill) closeIfUnused() {
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	if !f.done || f.readers > 0 || f.file == nil {
+	if !f.done || len(f.readers) > 0 {
+		f.mu.Unlock()
 		return
 	}
-	if err := f.file.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
-		f.store.logger.Warn("fill: close", "digest", f.digest, "err", err)
+	f.window = nil
+	claimed := f.claimed
+	f.claimed = 0
+	closeFile := f.takeFile()
+	f.mu.Unlock()
+	f.store.windows.Release(claimed)
+	closeFile()
+}
+
+// freeRef has others write to the ingest.
+func (f *Fill) freeRef() {
+	f.mu.Lock()
+	release := f.releaseRef
+	f.releaseRef = nil
+	f.mu.Unlock()
+	if release != nil {
+		release()
 	}
-	f.file = nil
+}
+
+// takeFile takes the ingest's data away from the fill. f.mu is held, and must
+// not be when what it returns is called.
+func (f *Fill) takeFile() (closeFile func()) {
+	file, release := f.file, f.releaseRef
+	f.file, f.releaseRef = nil, nil
+	return func() {
+		if file != nil {
+			if err := file.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
+				f.store.logger.Warn("fill: close", "digest", f.digest, "err", err)
+			}
+		}
+		if release != nil {
+			release()
+		}
+	}
 }

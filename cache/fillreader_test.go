@@ -222,17 +222,18 @@ func TestFillReaderThrownAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	if end, _, err := r.look(); end != HoldBack || err != nil {
-		t.Fatalf("may read up to %d, %v, want %d", end, err, HoldBack)
+	v, err := r.look(nil)
+	if v.end != HoldBack || err != nil {
+		t.Fatalf("may read up to %d, %v, want %d", v.end, err, HoldBack)
 	}
 	f.update(func() {
 		f.received = 0
 		f.generation++
 	})
-	if n, err := r.readAt(make([]byte, 100)); n != 0 || err != nil || r.off != 0 {
+	if n, err := r.readAt(v.file, make([]byte, 100)); n != 0 || err != nil || r.off != 0 {
 		t.Errorf("read of bytes that are thrown away: %d, %v, want none", n, err)
 	}
-	if _, _, err := r.look(); err != nil {
+	if _, err := r.look(nil); err != nil {
 		t.Errorf("reader that had none of them: %v, want it to wait for the new ones", err)
 	}
 	f.update(func() { f.received = HoldBack })

@@ -21,38 +21,40 @@ const copyBuffer = 256 << 10
 const MaxBlobSize = 52_000 << 20
 
 // run is the fill's life. The ref is free again before anyone sees the end,
-// so that the next fill of this digest can have it.
+// so that the next fill of this digest can have it; unless readers still need
+// a part of the blob that is in the file, and nobody may write into that.
 func (f *Fill) run(ctx context.Context, src Source) {
 	err := f.fill(ctx, src)
-	if err != nil {
+	switch {
+	case f.unstored != nil && err == f.unstored: //nolint:errorlint // the very same: told when it was noted
+	case err != nil:
 		f.store.logger.WarnContext(ctx, "fill failed", "digest", f.digest, "err", err)
+	}
+	if f.window == nil || !f.verified {
+		f.freeRef()
 	}
 	f.finish(err)
 }
 
-// fill opens the ingest, brings the missing bytes, verifies, publishes.
+// fill opens the ingest, brings the missing bytes, verifies, publishes. What
+// the disk does not take goes to the readers all the same.
 func (f *Fill) fill(ctx context.Context, src Source) error {
-	ref := fillRef + f.digest.String()
-	if err := f.store.acquireRef(ref); err != nil {
-		return err
-	}
-	defer f.store.releaseRef(ref)
-	in, err := f.store.openIngest(ctx, ref, 0, f.digest.Algorithm())
+	in, err := f.open(ctx)
 	if err != nil {
 		return err
 	}
-	if err := in.claim(f.origin.owner()); err != nil {
-		return errors.Join(&diskError{err}, in.file.Close())
-	}
-	f.update(func() { f.file, f.received = in.file, in.offset })
+	defer f.store.usage.shut(in.dir)
 	source, err := f.complete(ctx, in, src)
 	if err != nil {
-		if in.offset == 0 {
+		if in.offset == 0 && f.unstored == nil {
 			in.remove(ctx) // nothing to resume: every 404 would leave a folder
 		}
 		return err
 	}
 	f.update(func() { f.verified, f.answered, f.size = true, true, in.offset })
+	if f.unstored != nil {
+		return f.unstored
+	}
 	return f.publish(ctx, in, source)
 }
 
@@ -65,11 +67,19 @@ func (f *Fill) publish(ctx context.Context, in *ingest, source string) error {
 			f.store.logger.WarnContext(ctx, "fill: holder not noted", "digest", f.digest, "err", err)
 		}
 	}
-	if err := in.publish(ctx, f.digest); err != nil && !errdefs.IsAlreadyExists(err) {
-		return err
-	}
+	// And before it can be served: a file that is changed from now on shows by its
+	// size.
 	if err := f.store.notePublished(f.digest, in.offset, Facts{Source: source}, true); err != nil {
 		f.store.logger.WarnContext(ctx, "fill: facts not noted", "digest", f.digest, "err", err)
+	}
+	if err := in.publish(ctx, f.digest); err != nil && !errdefs.IsAlreadyExists(err) {
+		f.store.noteDisk(ctx, err, in.offset)
+		if isDiskFailure(err) {
+			in.remove(ctx)
+		}
+		f.store.logger.WarnContext(ctx, "fill not published", "digest", f.digest, "err", err)
+		f.update(func() { f.unstored = fmt.Errorf("blob %s is not stored: %w", f.digest, err) })
+		return f.unstored
 	}
 	return nil
 }
@@ -100,7 +110,7 @@ func (f *Fill) complete(ctx context.Context, in *ingest, src Source) (source str
 		if err == nil {
 			err = fmt.Errorf("%s sent wrong bytes: %v: %w", source, verr, errdefs.ErrDataLoss) //nolint:errorlint // its kind is for writers
 		}
-		if rerr := f.restart(in); rerr != nil {
+		if rerr := f.restart(ctx, in); rerr != nil {
 			return source, errors.Join(err, rerr)
 		}
 		if again || !(resumed || outOfRange || pieces > 1) {
@@ -113,13 +123,22 @@ func (f *Fill) complete(ctx context.Context, in *ingest, src Source) (source str
 // restart throws the bytes away. A reader that has had some of them cannot go
 // on: what it has may be wrong. Readers are told before the file shrinks under
 // them, so that none takes the new end for the blob's.
-func (f *Fill) restart(in *ingest) error {
+func (f *Fill) restart(ctx context.Context, in *ingest) error {
 	f.update(func() {
 		f.received = 0
 		f.generation++
+		if f.window != nil {
+			f.window.reset()
+		}
 	})
+	if f.unstored != nil {
+		in.forget()
+		f.letGo()
+		return nil //nolint:nilerr // the fill goes on without the disk
+	}
 	if err := in.truncate(); err != nil {
-		return &diskError{err}
+		in.forget()
+		f.passThrough(ctx, in, err)
 	}
 	return nil
 }
@@ -143,7 +162,7 @@ func (f *Fill) bring(ctx context.Context, in *ingest, src Source) (source string
 			// An upstream that ignores Range sends what is there already, and
 			// takes too long for that. From the start, it makes progress.
 			prefixTried = true
-			if err := f.restart(in); err != nil {
+			if err := f.restart(ctx, in); err != nil {
 				return source, pieces, err
 			}
 			continue
@@ -168,14 +187,8 @@ func (f *Fill) bring(ctx context.Context, in *ingest, src Source) (source string
 // isFinal tells errors that another attempt does not change.
 func isFinal(err error) bool {
 	return errdefs.IsNotFound(err) || errdefs.IsPermissionDenied(err) || errdefs.IsUnauthorized(err) ||
-		errdefs.IsInvalidArgument(err) || errdefs.IsOutOfRange(err) || errors.As(err, new(*diskError))
+		errdefs.IsInvalidArgument(err) || errdefs.IsOutOfRange(err) || errors.As(err, new(*passError))
 }
-
-// diskError marks a failure of our own disk, which is not upstream's fault.
-type diskError struct{ err error }
-
-func (e *diskError) Error() string { return e.err.Error() }
-func (e *diskError) Unwrap() error { return e.err }
 
 // attempt opens the source once and appends what it sends. from is empty if
 // it did not answer.
@@ -191,12 +204,17 @@ func (f *Fill) attempt(ctx context.Context, in *ingest, src Source) (from string
 	if err := f.agreeOnSize(stream); err != nil {
 		return "", err
 	}
+	if f.unstored == nil {
+		if err := f.reserve(watch.ctx, in, f.size); err != nil {
+			f.passThrough(ctx, in, err)
+		}
+	}
 	buf := make([]byte, copyBuffer)
 	for {
 		n, rerr := stream.Body.Read(buf)
 		if n > 0 {
 			watch.progress(n)
-			if err := f.append(in, buf[:n]); err != nil {
+			if err := f.append(watch.ctx, in, buf[:n]); err != nil {
 				return stream.Upstream, err
 			}
 		}
@@ -232,7 +250,7 @@ func (f *Fill) agreeOnSize(stream Stream) error {
 	return nil
 }
 
-func (f *Fill) append(in *ingest, p []byte) error {
+func (f *Fill) append(ctx context.Context, in *ingest, p []byte) error {
 	limit := int64(MaxBlobSize)
 	if f.size >= 0 {
 		limit = f.size
@@ -240,20 +258,36 @@ func (f *Fill) append(in *ingest, p []byte) error {
 	if in.offset+int64(len(p)) > limit {
 		return fmt.Errorf("upstream sends more than the %d bytes of %s: %w", limit, f.digest, errdefs.ErrDataLoss)
 	}
-	if _, err := in.Write(p); err != nil {
-		// The disk is full or broken. What is there is given back: it may be
-		// the very space that others need. Removing the name is not enough,
-		// since readers hold the file.
-		err = &diskError{err}
-		f.update(func() { f.err, f.received = err, 0 })
-		if terr := in.truncate(); terr != nil {
-			err = errors.Join(err, terr)
+	if f.unstored == nil {
+		if err := f.reserve(ctx, in, in.offset+int64(len(p))); err != nil {
+			f.passThrough(ctx, in, err)
 		}
-		in.remove(context.Background())
-		return err
 	}
-	f.update(func() { f.received = in.offset })
-	return nil
+	if f.unstored == nil {
+		n, err := f.write(ctx, in, p)
+		if err == nil {
+			f.update(func() { f.received = in.offset })
+			return nil
+		}
+		f.passThrough(ctx, in, err)
+		p = p[n:]
+	}
+	return f.keep(ctx, in, p)
+}
+
+// write appends to the ingest. A disk that is full gets a second chance.
+func (f *Fill) write(ctx context.Context, in *ingest, p []byte) (int, error) {
+	n, err := in.Write(p)
+	if err == nil || !isFull(err) {
+		return n, err
+	}
+	defer Hold(ctx)() // upstream is not to blame for the time that this takes
+	need := max(f.size-in.offset, int64(len(p)))
+	if rerr := f.store.makeRoom(ctx, need); rerr != nil {
+		return n, fmt.Errorf("%w; %w", err, rerr)
+	}
+	more, err := in.Write(p[n:])
+	return n + more, err
 }
 
 // checkEnd refuses a body that ended cleanly before its time.

@@ -2,13 +2,16 @@ package cache
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"math"
 	"os"
 	"runtime/debug"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -17,59 +20,102 @@ import (
 	bolterrors "go.etcd.io/bbolt/errors"
 )
 
-// Buckets of the index. Each holds JSON records by name.
+// Buckets of the index. They hold JSON records by name, but where they say so.
 const (
 	blobsBucket     = "blobs"     // digest -> Facts
 	tagsBucket      = "tags"      // reference -> Tag
 	manifestsBucket = "manifests" // repository@digest -> Link
-	pinsBucket      = "pins"      // reference or digest -> Pin
+	pinsBucket      = "pins"      // what is pinned, and by whom -> Pin
 	holdersBucket   = "holders"   // digest, repository -> Holder
 	referrersBucket = "referrers" // repository@digest -> Referrers
+	historyBucket   = "history"   // reference -> History
+	endedBucket     = "ended"     // end, reference -> nothing: histories of tags that are gone
+	damageBucket    = "damage"    // time, digest -> Damage
+	stateBucket     = "state"     // what the store itself remembers, by its name
+	spaceBucket     = "space"     // see usage
+	childrenBucket  = "children"  // digest, binary -> the digests that a manifest names, binary
+	gravesBucket    = "graves"    // time -> Grave
+	exposedBucket   = "exposed"   // digest -> exposure
 )
-
-// batchDelay is how long a change waits for others that share its fsync. It
-// is about what an fsync takes: more would only make each change slower.
-const batchDelay = time.Millisecond
 
 // index is the part of the store that files cannot say. Every change is one
 // bbolt transaction, durable when the call returns.
 type index struct {
-	db *bolt.DB
+	database
+	// changed is called after each change.
+	changed func()
+	// unread says that a large file was not read as a whole since it was opened;
+	// see checkIndex.
+	unread atomic.Bool
+}
+
+// readAtOnce is up to which size an index is read as a whole before it is used:
+// 30 ms of a start. That of some 30,000 blobs has it.
+const readAtOnce = 32 << 20
+
+// change is database's, and tells of it.
+func (x *index) change(fn func(tx *bolt.Tx) error) error {
+	err := x.database.change(fn)
+	if err == nil && x.changed != nil {
+		x.changed()
+	}
+	return err
 }
 
 // errDamaged marks an index whose content is wrong, as opposed to one that
 // cannot be opened right now, because the disk is full or somebody holds it.
 var errDamaged = errors.New("damaged")
 
-// openIndex opens the index, or begins a new one if there is none or it is
-// damaged. A damaged one is kept beside the new one.
-func openIndex(path string, logger *slog.Logger) (*index, error) {
-	db, err := openBolt(path)
+// open opens the index, or begins a new one if there is none or it is damaged.
+// A damaged one is kept beside the new one. One on a disk that takes no writes
+// is opened for reading, and the disk's error returned with it.
+func (x *index) open(path string, logger *slog.Logger) error {
+	most := int64(readAtOnce)
+	if x.isBroken() {
+		most = math.MaxInt64 // what was found must be found here, too
+	}
+	db, err := openBolt(path, false, most)
 	if errors.Is(err, errDamaged) {
-		aside := path + ".damaged-" + time.Now().UTC().Format("20060102T150405.000")
-		logger.Warn("index is damaged and is begun anew: tags and pins are lost, blobs are not", "err", err, "kept", aside)
+		aside := damagedPath(path)
+		logger.Warn("index is damaged and is begun anew", "err", err, "kept", aside)
 		if rerr := os.Rename(path, aside); rerr != nil {
-			return nil, fmt.Errorf("index %s: %w; set aside: %w", path, err, rerr)
+			return fmt.Errorf("index %s: %w; set aside: %w", path, err, rerr)
 		}
-		db, err = openBolt(path)
+		db, err = openBolt(path, false, most)
+	}
+	if errors.Is(err, syscall.EROFS) {
+		if readable, rerr := openBolt(path, true, most); rerr == nil {
+			db = readable
+		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("index %s: %w", path, err)
+		err = fmt.Errorf("index %s: %w", path, err)
 	}
-	return &index{db: db}, nil
+	x.unread.Store(db != nil && !db.isRead)
+	return errors.Join(err, x.set(db, err))
 }
 
-// openBolt opens the file and reads all of it once. bbolt trusts its pages: a
-// damage that is not found here would be a panic or a SIGBUS later on.
-func openBolt(path string) (db *bolt.DB, err error) {
+// damagedPath is where a file goes that is set aside for a person to look at.
+func damagedPath(path string) string {
+	return path + ".damaged-" + time.Now().UTC().Format("20060102T150405.000")
+}
+
+// openBolt opens the file, and reads all of it once if it has most bytes at most.
+// bbolt trusts its pages: a damage that is not found here is a panic or a SIGBUS
+// later on.
+func openBolt(path string, readOnly bool, most int64) (_ *boltFile, err error) {
+	var db *bolt.DB
+	var file *os.File
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("%w: %v", errDamaged, r)
 		}
-		if err != nil && db != nil {
+		switch {
+		case err != nil && db != nil:
 			err = errors.Join(err, db.Close())
-			db = nil
+		case err != nil && file != nil:
+			_ = file.Close() // with its lock; bbolt did so unless it panicked
 		}
 	}()
 	fi, err := os.Stat(path)
@@ -81,7 +127,13 @@ func openBolt(path string) (db *bolt.DB, err error) {
 	}
 	// The store's lock already keeps others out; the timeout is for a holder
 	// that ignores it, such as a person with a bbolt tool.
-	db, err = bolt.Open(path, 0o600, &bolt.Options{Timeout: time.Second, FreelistType: bolt.FreelistMapType})
+	db, err = bolt.Open(path, 0o600, &bolt.Options{
+		Timeout: time.Second, FreelistType: bolt.FreelistMapType, ReadOnly: readOnly,
+		OpenFile: func(path string, flag int, perm os.FileMode) (_ *os.File, err error) {
+			file, err = os.OpenFile(path, flag, perm)
+			return file, err
+		},
+	})
 	if err != nil {
 		// What the system says, "no space left" for instance, is no damage:
 		// the index must not be thrown away for it.
@@ -90,38 +142,26 @@ func openBolt(path string) (db *bolt.DB, err error) {
 		}
 		return nil, fmt.Errorf("%w: %w", errDamaged, err)
 	}
-	db.MaxBatchDelay = batchDelay
-	if err := readAll(db); err != nil {
-		return db, err
-	}
-	return db, makeBuckets(db)
-}
-
-// readAll touches every page that is in use.
-func readAll(db *bolt.DB) error {
-	fi, err := os.Stat(db.Path())
+	size, err := wholeSize(db)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return db.View(func(tx *bolt.Tx) error {
-		if fi.Size() < tx.Size() {
-			return fmt.Errorf("%w: has %d bytes, want %d", errDamaged, fi.Size(), tx.Size())
+	if size <= most {
+		if err := readAll(context.Background(), db.View); err != nil {
+			return nil, err
 		}
-		return tx.ForEach(func(name []byte, b *bolt.Bucket) error {
-			var last []byte
-			return b.ForEach(func(k, _ []byte) error {
-				if last != nil && string(last) >= string(k) {
-					return fmt.Errorf("%w: bucket %.20q: keys are out of order", errDamaged, name)
-				}
-				last = k
-				return nil
-			})
-		})
-	})
+	}
+	if !readOnly {
+		if err := makeBuckets(db); err != nil {
+			return nil, err
+		}
+	}
+	return newBoltFile(db, file, size <= most)
 }
 
 func makeBuckets(db *bolt.DB) error {
-	names := []string{blobsBucket, tagsBucket, manifestsBucket, pinsBucket, holdersBucket, referrersBucket}
+	names := []string{blobsBucket, tagsBucket, manifestsBucket, pinsBucket, holdersBucket, referrersBucket, historyBucket, endedBucket,
+		damageBucket, stateBucket, spaceBucket, childrenBucket, gravesBucket, exposedBucket}
 	missing := false
 	err := db.View(func(tx *bolt.Tx) error {
 		for _, name := range names {
@@ -133,36 +173,24 @@ func makeBuckets(db *bolt.DB) error {
 		return err // a full disk stops no start: nothing is written
 	}
 	return db.Update(func(tx *bolt.Tx) error {
+		isNew := tx.Bucket([]byte(tagsBucket)) == nil // an older larder's has some of them
 		for _, name := range names {
 			if _, err := tx.CreateBucketIfNotExists([]byte(name)); err != nil {
 				return err
 			}
 		}
+		if isNew {
+			return putRecord(tx, stateBucket, newKey, true)
+		}
 		return nil
 	})
-}
-
-func (x *index) close() error { return x.db.Close() }
-
-// view runs fn in a transaction that sees one state of the index.
-func (x *index) view(fn func(tx *bolt.Tx) error) error { return indexError(x.db.View(fn)) }
-
-// change runs fn in a transaction, perhaps together with others, so that they
-// share one fsync, and perhaps more than once.
-func (x *index) change(fn func(tx *bolt.Tx) error) error { return indexError(x.db.Batch(fn)) }
-
-func indexError(err error) error {
-	if errors.Is(err, bolterrors.ErrDatabaseNotOpen) {
-		return errClosed
-	}
-	return err
 }
 
 // get decodes a record, or returns errdefs.ErrNotFound. A record that does
 // not decode is as good as none.
 func (x *index) get(bucket, key string, v any) error {
 	return x.view(func(tx *bolt.Tx) error {
-		data := tx.Bucket([]byte(bucket)).Get([]byte(key))
+		data := recordIn(tx, bucket, key)
 		if data == nil || json.Unmarshal(data, v) != nil {
 			return fmt.Errorf("%s: %s: %w", bucket, key, errdefs.ErrNotFound)
 		}
@@ -172,6 +200,15 @@ func (x *index) get(bucket, key string, v any) error {
 
 func (x *index) put(bucket, key string, v any) error {
 	return x.change(func(tx *bolt.Tx) error { return putRecord(tx, bucket, key, v) })
+}
+
+// recordIn returns a record as it is, nil if there is none. An older larder's
+// index that can only be read lacks buckets.
+func recordIn(tx *bolt.Tx, bucket, key string) []byte {
+	if b := tx.Bucket([]byte(bucket)); b != nil {
+		return b.Get([]byte(key))
+	}
+	return nil
 }
 
 func putRecord(tx *bolt.Tx, bucket, key string, v any) error {
@@ -192,7 +229,11 @@ func (x *index) delete(bucket, key string) error {
 // fn must not change the index.
 func (x *index) walk(bucket string, fn func(key string, data []byte) error) error {
 	return x.view(func(tx *bolt.Tx) error {
-		return tx.Bucket([]byte(bucket)).ForEach(func(k, v []byte) error { return fn(string(k), v) })
+		b := tx.Bucket([]byte(bucket))
+		if b == nil {
+			return nil // as in recordIn
+		}
+		return b.ForEach(inOrder(bucket, func(k, v []byte) error { return fn(string(k), v) }))
 	})
 }
 

@@ -25,7 +25,7 @@ type ingest struct {
 	store     *Store
 	ref       string
 	dir       string
-	file      *os.File
+	file      File
 	digester  digest.Digester
 	offset    int64 // bytes on disk and in the digester
 	total     int64 // 0 if unknown
@@ -38,10 +38,13 @@ type ingest struct {
 // ends stops the hashing; the bytes stay.
 func (s *Store) openIngest(ctx context.Context, ref string, total int64, alg digest.Algorithm) (*ingest, error) {
 	in := &ingest{store: s, ref: ref, dir: s.ingestPath(ref), digester: alg.Digester(), total: total}
+	if err := s.checkPlace(); err != nil {
+		return nil, fmt.Errorf("ingest %q: %w", ref, err)
+	}
 	if err := in.prepareDir(); err != nil {
 		return nil, err
 	}
-	f, err := openData(in.dataPath())
+	f, err := openData(s.disk, in.dataPath())
 	if err != nil {
 		return nil, fmt.Errorf("ingest %q: %w", ref, err)
 	}
@@ -49,27 +52,36 @@ func (s *Store) openIngest(ctx context.Context, ref string, total int64, alg dig
 	if in.offset, err = hashFile(ctx, in.digester.Hash(), f); err != nil {
 		return nil, errors.Join(fmt.Errorf("ingest %q: hash what is there: %w", ref, err), f.Close())
 	}
+	s.usage.open(in.dir, in.offset)
 	return in, nil
 }
 
 // openData opens the bytes of an ingest, never through a link.
-func openData(path string) (*os.File, error) {
+func openData(d Disk, path string) (File, error) {
 	const flags = os.O_RDWR | os.O_CREATE | syscall.O_NOFOLLOW
-	f, err := os.OpenFile(path, flags, 0o600)
+	f, err := d.OpenFile(path, flags, 0o600)
 	if errors.Is(err, fs.ErrPermission) {
 		// A crash came between the blob's mode and its rename. Without this
 		// an unprivileged daemon could never again write to its own file.
-		if err := os.Chmod(path, 0o600); err != nil {
+		if err := unseal(d, path); err != nil {
 			return nil, err
 		}
-		f, err = os.OpenFile(path, flags, 0o600)
+		f, err = d.OpenFile(path, flags, 0o600)
 	}
 	return f, err
 }
 
+func unseal(d Disk, path string) error {
+	f, err := openRead(d, path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Chmod(0o600), f.Close())
+}
+
 // hashFile feeds f to h and returns how many bytes it had. It looks at ctx now
 // and then, since there may be gigabytes.
-func hashFile(ctx context.Context, h hash.Hash, f *os.File) (int64, error) {
+func hashFile(ctx context.Context, h hash.Hash, f io.ReaderAt) (int64, error) {
 	var total int64
 	buf := make([]byte, copyBuffer)
 	for {
@@ -103,13 +115,13 @@ func (in *ingest) prepareDir() error {
 		in.total = max(in.total, st.Total)
 		return nil
 	}
-	if err := os.RemoveAll(in.dir); err != nil {
+	if err := removeAll(in.store.disk, in.dir); err != nil {
 		return fmt.Errorf("ingest %q: remove remains: %w", in.ref, err)
 	}
-	if err := os.Mkdir(in.dir, 0o700); err != nil {
+	if err := in.store.disk.Mkdir(in.dir, 0o700); err != nil {
 		return fmt.Errorf("ingest %q: %w", in.ref, err)
 	}
-	in.startedAt = time.Now()
+	in.startedAt = in.store.now()
 	in.updatedAt = in.startedAt
 	started, err := in.startedAt.MarshalText()
 	if err != nil {
@@ -121,13 +133,13 @@ func (in *ingest) prepareDir() error {
 		in.writeNote("total", strconv.AppendInt(nil, in.total, 10)),
 	)
 	if err != nil {
-		return errors.Join(err, os.RemoveAll(in.dir))
+		return errors.Join(err, removeAll(in.store.disk, in.dir))
 	}
 	return nil
 }
 
 func (in *ingest) writeNote(name string, data []byte) error {
-	if err := os.WriteFile(filepath.Join(in.dir, name), data, 0o600); err != nil {
+	if err := writeFile(in.store.disk, filepath.Join(in.dir, name), data, 0o600); err != nil {
 		return fmt.Errorf("ingest %q: %w", in.ref, err)
 	}
 	return nil
@@ -142,18 +154,18 @@ const ownerNote = "owner"
 // them handed out by answering for a blob that it does not have.
 func (in *ingest) claim(owner string) error {
 	path := filepath.Join(in.dir, ownerNote)
-	old, err := readNote(path)
+	old, err := readNote(in.store.disk, path)
 	isNone := errors.Is(err, fs.ErrNotExist)
 	if isNone && owner == "" || err == nil && string(old) == owner {
 		return nil
 	}
 	if in.offset > 0 && !isNone { // also when the note is not readable
-		if err := in.truncate(); err != nil {
+		if err := in.replace(); err != nil {
 			return err
 		}
 	}
 	if !isNone {
-		if err := os.RemoveAll(path); err != nil {
+		if err := removeAll(in.store.disk, path); err != nil {
 			return fmt.Errorf("ingest %q: %w", in.ref, err)
 		}
 	}
@@ -166,12 +178,12 @@ func (in *ingest) claim(owner string) error {
 // syncNote writes a note that must not be lost in a power cut while bytes
 // that come after it are kept.
 func (in *ingest) syncNote(name string, data []byte) error {
-	f, err := os.OpenFile(filepath.Join(in.dir, name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := in.store.disk.OpenFile(filepath.Join(in.dir, name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return fmt.Errorf("ingest %q: %w", in.ref, err)
 	}
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Sync(), f.Close(), syncDir(in.dir))
+	_, err = f.WriteAt(data, 0)
+	err = errors.Join(err, f.Sync(), f.Close(), SyncFolder(in.store.disk, in.dir))
 	if err != nil {
 		return fmt.Errorf("ingest %q: note %s: %w", in.ref, name, err)
 	}
@@ -184,11 +196,42 @@ func (in *ingest) Write(p []byte) (int, error) {
 	n, err := in.file.WriteAt(p, in.offset)
 	in.digester.Hash().Write(p[:n])
 	in.offset += int64(n)
-	in.updatedAt = time.Now()
+	in.updatedAt = in.store.now()
+	in.store.usage.wrote(in.dir, in.offset)
 	if err != nil {
 		return n, fmt.Errorf("ingest %q: %w", in.ref, err)
 	}
 	return n, nil
+}
+
+// skip counts and hashes bytes that are not written.
+func (in *ingest) skip(p []byte) {
+	in.digester.Hash().Write(p)
+	in.offset += int64(len(p))
+}
+
+// forget begins to count and hash anew, whatever is on disk.
+func (in *ingest) forget() {
+	in.digester.Hash().Reset()
+	in.offset = 0
+}
+
+// replace begins a new file. Readers of a fill that could not publish the old
+// one may still be at that.
+func (in *ingest) replace() error {
+	if err := in.file.Close(); err != nil {
+		return fmt.Errorf("ingest %q: %w", in.ref, err)
+	}
+	if err := in.store.disk.Remove(in.dataPath()); err != nil {
+		return fmt.Errorf("ingest %q: %w", in.ref, err)
+	}
+	f, err := openData(in.store.disk, in.dataPath())
+	if err != nil {
+		return fmt.Errorf("ingest %q: %w", in.ref, err)
+	}
+	in.file = f
+	in.forget()
+	return nil
 }
 
 // truncate throws away all bytes.
@@ -196,8 +239,8 @@ func (in *ingest) truncate() error {
 	if err := in.file.Truncate(0); err != nil {
 		return fmt.Errorf("ingest %q: %w", in.ref, err)
 	}
-	in.digester.Hash().Reset()
-	in.offset = 0
+	in.forget()
+	in.store.usage.wrote(in.dir, 0)
 	return nil
 }
 
@@ -230,9 +273,11 @@ func (in *ingest) verify(size int64, expected digest.Digest) (digest.Digest, err
 // remove throws the ingest away. What cannot be removed is found, and
 // begun anew, by the next writer of this ref; so it is only reported.
 func (in *ingest) remove(ctx context.Context) {
-	if err := os.RemoveAll(in.dir); err != nil {
+	if err := removeAll(in.store.disk, in.dir); err != nil {
 		in.store.logger.WarnContext(ctx, "ingest not removed", "ref", in.ref, "err", err)
+		return
 	}
+	in.store.usage.drop(in.dir)
 }
 
 // close keeps the bytes for the next writer of this ref.
@@ -240,7 +285,12 @@ func (in *ingest) close() error {
 	// The kernel's clock for files is a few milliseconds behind. Status must
 	// not go back in time; an error here, as for an ingest that is published,
 	// costs no more than that.
-	_ = os.Chtimes(in.dataPath(), in.updatedAt, in.updatedAt)
+	_ = in.file.SetTime(in.updatedAt)
+	if _, err := in.store.disk.Lstat(in.dir); errors.Is(err, fs.ErrNotExist) {
+		in.store.usage.drop(in.dir) // aborted below us
+	} else {
+		in.store.usage.shut(in.dir)
+	}
 	if err := in.file.Close(); err != nil {
 		return fmt.Errorf("ingest %q: close: %w", in.ref, err)
 	}

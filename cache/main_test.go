@@ -24,6 +24,7 @@ func TestMain(m *testing.M) {
 		"crash":     fillUntilKilled,
 		"stress":    stressFills,
 		"downgrade": writeAsNobody,
+		"space":     measureSpace,
 	}
 	if name := os.Getenv(childEnv); name != "" {
 		if err := parts[name](context.Background(), os.Args[1:]); err != nil {

@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
@@ -21,7 +19,10 @@ func (in *ingest) publish(ctx context.Context, dgst digest.Digest) error {
 	if err != nil {
 		return err
 	}
-	if err := in.store.checkTarget(target); err != nil {
+	if err := in.store.checkPlace(); err != nil {
+		return fmt.Errorf("publish %s: %w", dgst, err)
+	}
+	if err := in.store.checkTarget(dgst, target); err != nil {
 		if errdefs.IsAlreadyExists(err) {
 			in.remove(ctx)
 		}
@@ -30,29 +31,47 @@ func (in *ingest) publish(ctx context.Context, dgst digest.Digest) error {
 	if err := in.seal(ctx); err != nil {
 		return fmt.Errorf("publish %s: %w", dgst, err)
 	}
-	if err := makeAlgorithmDir(filepath.Dir(target)); err != nil {
+	if err := makeAlgorithmDir(in.store.disk, filepath.Dir(target)); err != nil {
 		return fmt.Errorf("publish %s: %w", dgst, err)
 	}
-	if err := os.Rename(in.dataPath(), target); err != nil {
+	in.store.usage.changing(dgst, 0)
+	if err := in.store.disk.Rename(in.dataPath(), target); err != nil {
+		in.store.usage.unchanged(dgst)
 		return fmt.Errorf("publish %s: %w", dgst, err)
 	}
+	in.store.usage.published(dgst, in.blocks(), in.dir)
 	in.remove(ctx) // what is left of it: notes
-	if err := syncDir(filepath.Dir(target)); err != nil {
+	if err := SyncFolder(in.store.disk, filepath.Dir(target)); err != nil {
+		// It can be seen, and may be gone with the power: nobody may hear that it is
+		// stored. See probe.
+		in.store.noteUnreadable(dgst)
 		return fmt.Errorf("publish %s: %w", dgst, err)
 	}
+	in.store.noteReadable(dgst)
 	return nil
+}
+
+// blocks is what the whole file takes on disk.
+func (in *ingest) blocks() int64 {
+	fi, err := in.file.Stat()
+	if err != nil {
+		return in.offset // the next recount knows
+	}
+	return blocksOf(fi)
 }
 
 // checkTarget looks at what is in a blob's place. A link, fifo or socket that
 // somebody planted there is replaced by the rename. A folder is not: it may
 // hold something of worth, and it must be a person who removes it.
-func (s *Store) checkTarget(path string) error {
-	fi, err := os.Lstat(path)
+func (s *Store) checkTarget(dgst digest.Digest, path string) error {
+	fi, err := s.disk.Lstat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case err != nil:
 		return err
+	case s.unreadable.has(dgst):
+		return nil // the rename replaces it
 	case fi.Mode().IsRegular():
 		return errdefs.ErrAlreadyExists
 	case fi.IsDir():
@@ -76,8 +95,7 @@ func (in *ingest) seal(ctx context.Context) error {
 	if err := in.file.Chmod(0o444); err != nil {
 		return err
 	}
-	now := time.Now()
-	if err := os.Chtimes(in.dataPath(), now, now); err != nil {
+	if err := in.file.SetTime(in.store.now()); err != nil {
 		return err
 	}
 	if err := in.file.Sync(); err != nil {
@@ -89,13 +107,13 @@ func (in *ingest) seal(ctx context.Context) error {
 	return nil
 }
 
-func makeAlgorithmDir(dir string) error {
-	err := os.Mkdir(dir, 0o755)
+func makeAlgorithmDir(d Disk, dir string) error {
+	err := d.Mkdir(dir, 0o755)
 	if errors.Is(err, fs.ErrExist) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(dir))
+	return SyncFolder(d, filepath.Dir(dir))
 }

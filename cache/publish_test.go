@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -261,7 +263,10 @@ func TestUnprivilegedResume(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(os.WriteFile(self, exe, 0o755), os.Mkdir(filepath.Join(root, "store"), 0o700)); err != nil { //nolint:gosec // run by nobody
+	syscall.ForkLock.RLock()             // a child of now would hold it open for writing, and it could not be run
+	err = os.WriteFile(self, exe, 0o755) //nolint:gosec // run by nobody
+	syscall.ForkLock.RUnlock()
+	if err := errors.Join(err, os.Mkdir(filepath.Join(root, "store"), 0o700)); err != nil {
 		t.Fatal(err)
 	}
 	for _, part := range []string{"crash", "resume"} {
@@ -279,4 +284,66 @@ func TestUnprivilegedResume(t *testing.T) {
 			t.Errorf("%s: %v", part, err)
 		}
 	}
+}
+
+// namelessDisk does not write down the names in a folder, as long as fails is set.
+type namelessDisk struct {
+	Disk
+	folder string
+	fails  *atomic.Bool
+}
+
+func (d namelessDisk) OpenFile(path string, flag int, perm fs.FileMode) (File, error) {
+	f, err := d.Disk.OpenFile(path, flag, perm)
+	if err == nil && path == d.folder {
+		return namelessFile{f, d.fails}, nil
+	}
+	return f, err
+}
+
+type namelessFile struct {
+	File
+	fails *atomic.Bool
+}
+
+func (f namelessFile) Sync() error {
+	if f.fails.Load() {
+		return syscall.EIO
+	}
+	return f.File.Sync()
+}
+
+// TestNameNotOnDisk: a blob whose name is not on disk is nobody's hit, though it can
+// be seen: a power cut would take it away. When the disk is well it is there.
+func TestNameNotOnDisk(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	var fails atomic.Bool
+	s := openStore(t, root, quiet(), WithExposure(testGrace), WithDisk(namelessDisk{OSDisk(), filepath.Join(root, "blobs", "sha256"), &fails}))
+	data, _ := blobOf(1, 1000)
+	dgst := putExposed(t, s)
+	if err := s.Damaged(t.Context(), dgst, errors.New("flipped")); err != nil {
+		t.Fatal(err)
+	}
+	fails.Store(true)
+	if err := s.Put(t.Context(), dgst, data, Facts{}); !errors.Is(err, syscall.EIO) {
+		t.Fatalf("put: %v, want EIO", err)
+	}
+	if has, err := s.Has(dgst); has || err != nil {
+		t.Errorf("it is there: %t, %v", has, err)
+	}
+	if _, ok := s.Exposed(dgst); ok {
+		t.Error("containerd is told that it is there")
+	}
+	if err := s.Put(t.Context(), dgst, data, Facts{}); err == nil {
+		t.Error("put again: no error, and its name is not on disk")
+	}
+	if err := s.probe(); !errors.Is(err, syscall.EIO) {
+		t.Errorf("probe: %v, want that the disk is not well", err)
+	}
+	fails.Store(false)
+	if err := s.Put(t.Context(), dgst, data, Facts{}); err != nil {
+		t.Error(err)
+	}
+	wantBlob(t, s, dgst, data)
 }

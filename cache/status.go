@@ -6,11 +6,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
@@ -34,7 +32,7 @@ func (s *Store) ListStatuses(_ context.Context, fs ...string) ([]content.Status,
 	if err != nil {
 		return nil, fmt.Errorf("list ingests: %w", err)
 	}
-	dirs, err := os.ReadDir(filepath.Join(s.root, "ingest"))
+	dirs, err := readDir(s.disk, filepath.Join(s.root, "ingest"))
 	if err != nil {
 		return nil, fmt.Errorf("list ingests: %w", err)
 	}
@@ -71,30 +69,31 @@ func (s *Store) Abort(_ context.Context, ref string) error {
 	if s.isFilling(ref) {
 		return fmt.Errorf("abort ingest %q: it is being filled: %w", ref, errdefs.ErrUnavailable)
 	}
-	if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
+	if _, err := s.disk.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("ingest %q: %w", ref, errdefs.ErrNotFound)
 	}
-	if err := os.RemoveAll(dir); err != nil {
+	if err := removeAll(s.disk, dir); err != nil {
 		return fmt.Errorf("abort ingest %q: %w", ref, err)
 	}
+	s.usage.drop(dir)
 	return nil
 }
 
 // readStatus reads an ingest's folder. A folder that lacks a part is
 // errdefs.ErrNotFound: nothing can be resumed from it.
 func (s *Store) readStatus(dir string) (content.Status, error) {
-	data, err := os.Lstat(filepath.Join(dir, "data"))
+	data, err := s.disk.Lstat(filepath.Join(dir, "data"))
 	if err == nil && !data.Mode().IsRegular() {
 		err = errNoNote
 	}
 	if err != nil {
 		return content.Status{}, ingestError(dir, err)
 	}
-	ref, err := readNote(filepath.Join(dir, "ref"))
+	ref, err := readNote(s.disk, filepath.Join(dir, "ref"))
 	if err != nil {
 		return content.Status{}, ingestError(dir, err)
 	}
-	started, err := readNote(filepath.Join(dir, "startedat"))
+	started, err := readNote(s.disk, filepath.Join(dir, "startedat"))
 	if err != nil {
 		return content.Status{}, ingestError(dir, err)
 	}
@@ -106,7 +105,7 @@ func (s *Store) readStatus(dir string) (content.Status, error) {
 	if st.UpdatedAt.Before(startedAt) {
 		st.UpdatedAt = startedAt // file times are coarser than the clock
 	}
-	if text, err := readNote(filepath.Join(dir, "total")); err == nil {
+	if text, err := readNote(s.disk, filepath.Join(dir, "total")); err == nil {
 		// Unreadable means unknown: the total is a check, not a need.
 		if total, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64); err == nil {
 			st.Total = max(0, total)
@@ -120,8 +119,8 @@ var errNoNote = fmt.Errorf("not a regular file, or too long: %w", fs.ErrInvalid)
 
 // readNote reads a small file. What is planted there instead of one, a fifo
 // for instance, neither hangs nor fills the memory.
-func readNote(path string) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+func readNote(d Disk, path string) ([]byte, error) {
+	f, err := openRead(d, path)
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/errdefs"
@@ -67,10 +68,22 @@ func TestListStatuses(t *testing.T) {
 	if _, err := leave.Write(data); err != nil {
 		t.Fatal(err)
 	}
+	nameless := s.ingestPath("nameless") // as a power cut may leave it
+	if err := errors.Join(
+		os.Mkdir(nameless, 0o700),
+		os.WriteFile(filepath.Join(nameless, "data"), data, 0o600),
+		os.WriteFile(filepath.Join(nameless, "ref"), nil, 0o600),
+		os.WriteFile(filepath.Join(nameless, "startedat"), []byte(time.Now().Format(time.RFC3339)), 0o600),
+	); err != nil {
+		t.Fatal(err)
+	}
 	if err := errors.Join(leave.close(), s.Close()); err != nil {
 		t.Fatal(err)
 	}
 	s = openStore(t, root)
+	if _, err := os.Stat(nameless); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("ingest without its name after a restart: %v, want it gone", err)
+	}
 	if _, err := os.Stat(half); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("notes without bytes after a restart: %v, want them gone", err)
 	}

@@ -7,8 +7,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
+	"time"
 
 	// The digest algorithms of the OCI image specification.
 	_ "crypto/sha256"
@@ -16,28 +16,47 @@ import (
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/errdefs"
-	"github.com/gofrs/flock"
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/semaphore"
 )
 
 // Store is a digest store in one folder. It implements containerd's
 // content.Store. Make one with [Open].
 type Store struct {
 	root   string
+	place  place
+	disk   Disk
+	now    func() time.Time
 	policy FillPolicy
 	logger *slog.Logger
-	lock   *flock.Flock
 	index  *index
+	budget Budget
 
 	fillers sync.WaitGroup // running fills; Close waits for them
 	uses    uses           // last uses that the index does not have yet
+	holds   *holds         // what no removal may delete now
+	pins    pins           // what may not be removed
+
+	health     health
+	unreadable unreadable
+	windows    *semaphore.Weighted // bytes of memory for what the disk does not take
+
+	quarantining sync.Mutex // held while a blob is set aside
+	snapshots    snapshots  // what is kept for when the index is lost
+	healer       healer     // what mends the index in the background
+	scrubs       scrubs     // how far the scrub is
+	boot         boot       // what was read since the machine booted
+	usage        usage      // what the store takes of the disk
+	evictor      evictor    // makes room
+	exposures    exposures  // what containerd counts on
 
 	// mu guards what follows. Of I/O it is held over a stat at most. It is
 	// taken before a Fill's mu.
-	mu     sync.Mutex
-	refs   map[string]chan struct{} // ingests that are open for writing; closed when not
-	fills  map[digest.Digest]*Fill  // running fills
-	closed bool
+	mu      sync.Mutex
+	refs    map[string]chan struct{} // ingests that are open for writing; closed when not
+	fills   map[digest.Digest]*Fill  // running fills that may be joined
+	passing map[*Fill]bool           // running fills whose bytes the disk does not take
+	closed  bool
 }
 
 var _ content.Store = (*Store)(nil)
@@ -53,68 +72,67 @@ func WithFillPolicy(p FillPolicy) Option { return func(s *Store) { s.policy = p 
 // the end of a fill that nobody waits for. The default is slog.Default.
 func WithLogger(l *slog.Logger) Option { return func(s *Store) { s.logger = l } }
 
+// WithDisk sets the file system under the store. The default is OSDisk.
+func WithDisk(d Disk) Option { return func(s *Store) { s.disk = d } }
+
+// WithClock sets what tells the time for all that the store writes down. The
+// default is time.Now.
+func WithClock(now func() time.Time) Option { return func(s *Store) { s.now = now } }
+
+// WithBudget sets how much room the store may take. The default is no bound.
+func WithBudget(b Budget) Option { return func(s *Store) { s.budget = b } }
+
 // Open opens the store in root, and makes it if it is not there. It returns
 // an error that wraps errdefs.ErrUnavailable and names the process if another
 // one holds the store, and errdefs.ErrFailedPrecondition if a newer larder
 // wrote it.
+//
+// A disk that is read-only or fails does not stop it: what can be read is
+// served, everything else is passed through, and the disk is tried again. See
+// Health.
 func Open(root string, opts ...Option) (*Store, error) {
 	s := &Store{
-		root:   root,
-		policy: DefaultFillPolicy(),
-		logger: slog.Default(),
-		refs:   map[string]chan struct{}{},
-		fills:  map[digest.Digest]*Fill{},
+		root:    root,
+		disk:    OSDisk(),
+		now:     time.Now,
+		policy:  DefaultFillPolicy(),
+		logger:  slog.Default(),
+		index:   &index{},
+		refs:    map[string]chan struct{}{},
+		fills:   map[digest.Digest]*Fill{},
+		passing: map[*Fill]bool{},
+		windows: semaphore.NewWeighted(windowTotal),
 	}
 	for _, opt := range opts {
 		opt(s)
 	}
+	s.holds = newHolds(func(dgst digest.Digest) bool { return s.exposures.keeps(dgst, s.now()) })
 	s.policy = s.policy.withDefaults()
-	if err := os.MkdirAll(root, 0o700); err != nil {
-		return nil, fmt.Errorf("store: make root: %w", err)
-	}
-	if err := s.takeLock(); err != nil {
-		return nil, err
-	}
-	if err := s.openLocked(); err != nil {
-		return nil, errors.Join(err, s.lock.Unlock())
-	}
-	return s, nil
-}
-
-func (s *Store) openLocked() error {
-	if err := s.prepareLayout(); err != nil {
-		return err
-	}
-	idx, err := openIndex(filepath.Join(s.root, "index.db"), s.logger)
+	s.budget = s.budget.withDefaults()
+	s.evictor.start()
+	s.usage.ingests = map[string]*room{}
+	s.health.now = Health{State: StateOK, Since: s.now()}
+	s.health.ending = make(chan struct{})
+	s.index.changed = s.indexChanged
+	s.index.failed = func(err error) { s.noteDisk(context.Background(), err, 0) }
+	err := os.MkdirAll(root, 0o700)
 	if err != nil {
-		return err
+		err = fmt.Errorf("store: make root: %w", err)
+		s.place.above, _ = s.inode(filepath.Dir(root)) // in which it may be made later
+	} else {
+		err = s.attach()
 	}
-	s.index = idx
+	if err != nil && !isBroken(err) {
+		return nil, errors.Join(err, s.index.close(), s.unlock())
+	}
+	if err != nil {
+		s.usage.doubt = true
+		s.noteDisk(context.Background(), err, 0)
+		return s, nil
+	}
+	s.openUsage()
 	s.sweepIngests()
-	return nil
-}
-
-// takeLock makes this process the store's only one. The lock file holds the
-// pid for the error message of the next process; the lock itself is flock's,
-// so that a killed process leaves nothing to clean up.
-func (s *Store) takeLock() error {
-	path := filepath.Join(s.root, "lock")
-	s.lock = flock.New(path, flock.SetPermissions(0o600))
-	ok, err := s.lock.TryLock()
-	if err != nil {
-		return fmt.Errorf("store: lock %s: %w", path, err)
-	}
-	if !ok {
-		holder := "another process"
-		if pid, err := os.ReadFile(path); err == nil && len(pid) > 0 {
-			holder = "process " + strings.TrimSpace(string(pid))
-		}
-		return fmt.Errorf("store %s is in use by %s: one store serves one daemon: %w", s.root, holder, errdefs.ErrUnavailable)
-	}
-	if err := os.WriteFile(path, fmt.Appendf(nil, "%d\n", os.Getpid()), 0o600); err != nil {
-		return errors.Join(fmt.Errorf("store: write pid to lock: %w", err), s.lock.Unlock())
-	}
-	return nil
+	return s, nil
 }
 
 // Root returns the store's folder.
@@ -129,10 +147,19 @@ func (s *Store) Close() error {
 	for _, f := range s.fills {
 		f.cancel(errClosed)
 	}
+	for f := range s.passing {
+		f.cancel(errClosed)
+	}
 	s.mu.Unlock()
+	s.evictor.stop()
 	s.fillers.Wait()
+	s.health.close()
+	s.boot.end()
+	s.healer.end()
 	s.closeUses()
-	return errors.Join(s.index.close(), s.lock.Unlock())
+	s.closeSnapshots()
+	s.saveUsage(true)
+	return errors.Join(s.index.close(), s.unlock())
 }
 
 var errClosed = fmt.Errorf("store is closed: %w", errdefs.ErrUnavailable)

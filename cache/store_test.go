@@ -128,6 +128,7 @@ func TestClosed(t *testing.T) {
 	_, terr := s.Tag("x")
 	_, ierr := s.Info(t.Context(), dgst)
 	_, lerr := s.Links()
+	_, perr := s.PinsOf("x", "")
 	for call, err := range map[string]error{
 		"write":   werr,
 		"commit":  w.Commit(t.Context(), 0, ""),
@@ -138,6 +139,7 @@ func TestClosed(t *testing.T) {
 		"info":    ierr,
 		"links":   lerr,
 		"pin":     s.PutPin(Pin{Name: "x"}),
+		"pins of": perr,
 	} {
 		if !errdefs.IsUnavailable(err) {
 			t.Errorf("%s: %v, want unavailable", call, err)

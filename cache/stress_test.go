@@ -151,9 +151,13 @@ func stressReader(ctx context.Context, s *Store, blobs []stressBlob, rng *rand.R
 	if err != nil {
 		return nil // left, or the upstream's fault
 	}
-	// The wrong bytes may be read, but never to the end.
-	if string(got) != string(data[at:at+len(got)]) && (at+len(got) == len(data) || string(got) != string(wrong[at:at+len(got)])) {
-		return fmt.Errorf("blob %d: %d bytes at %d are wrong", n, len(got), at)
+	// Wrong bytes may be read, but never to the end, and no others: what a right
+	// upstream began, a wrong one may have gone on with, and the other way round.
+	isWhole := at+len(got) == len(data)
+	for i, b := range got {
+		if b != data[at+i] && (isWhole || b != wrong[at+i]) {
+			return fmt.Errorf("blob %d: of %d bytes at %d, those from %d on are wrong", n, len(got), at, i)
+		}
 	}
 	return nil
 }

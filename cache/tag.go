@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	bolt "go.etcd.io/bbolt"
@@ -47,12 +48,16 @@ func (s *Store) Tag(name string) (Tag, error) {
 	return t, nil
 }
 
-// PutTag stores a tag under its name. It is durable when PutTag returns. An
-// earlier Used than the stored one does not count.
+// PutTag stores a tag under its name, and adds to its History what it points to
+// now. It is durable when PutTag returns. An earlier Used than the stored one
+// does not count.
 func (s *Store) PutTag(t Tag) error {
 	err := s.index.change(func(tx *bolt.Tx) error {
-		old, _ := decodeTag(tx, t.Name)
+		old, stored := decodeTag(tx, t.Name)
 		t.Used = later(t.Used, old.Used)
+		if err := noteTarget(tx, old, stored, t, s.now()); err != nil {
+			return err
+		}
 		return putRecord(tx, tagsBucket, t.Name, t)
 	})
 	if err != nil {
@@ -71,9 +76,31 @@ func decodeTag(tx *bolt.Tx, name string) (Tag, bool) {
 	return t, true
 }
 
-// DeleteTag forgets a tag. The blobs stay.
+// DeleteTag forgets a tag that somebody removes; its History stays. The blobs
+// stay, too.
 func (s *Store) DeleteTag(name string) error {
-	if err := s.index.delete(tagsBucket, name); err != nil {
+	return s.EndTag(name, "", Ending{Why: Removed})
+}
+
+// EndTag is DeleteTag for another reason. A tag that does not point to target
+// any more stays, which is errdefs.ErrFailedPrecondition; an empty target is any.
+// One that is not there is no error.
+func (s *Store) EndTag(name string, target digest.Digest, why Ending) error {
+	err := s.index.change(func(tx *bolt.Tx) error {
+		tags := tx.Bucket([]byte(tagsBucket))
+		old, stored := decodeTag(tx, name)
+		if !stored {
+			return tags.Delete([]byte(name)) // one that does not decode
+		}
+		if target != "" && old.Target.Digest != target {
+			return fmt.Errorf("points to %s now: %w", old.Target.Digest, errdefs.ErrFailedPrecondition)
+		}
+		if err := noteEnd(tx, name, old, why, s.now()); err != nil {
+			return err
+		}
+		return tags.Delete([]byte(name))
+	})
+	if err != nil {
 		return fmt.Errorf("forget tag %s: %w", name, err)
 	}
 	return nil
@@ -126,15 +153,19 @@ func (s *Store) PutLink(l Link) error {
 func (s *Store) DeleteLink(repository string, dgst digest.Digest) error {
 	key := Link{Repository: repository, Digest: dgst}.key()
 	err := s.index.change(func(tx *bolt.Tx) error {
-		if err := tx.Bucket([]byte(referrersBucket)).Delete([]byte(key)); err != nil {
-			return err
-		}
-		return tx.Bucket([]byte(manifestsBucket)).Delete([]byte(key))
+		return deleteLink(tx, key)
 	})
 	if err != nil {
 		return fmt.Errorf("unlink %s: %w", key, err)
 	}
 	return nil
+}
+
+func deleteLink(tx *bolt.Tx, key string) error {
+	if err := tx.Bucket([]byte(referrersBucket)).Delete([]byte(key)); err != nil {
+		return err
+	}
+	return tx.Bucket([]byte(manifestsBucket)).Delete([]byte(key))
 }
 
 // LinksOf returns the links of one repository, in the order of their digests.
@@ -157,6 +188,13 @@ func (s *Store) LinksOf(repository string) ([]Link, error) {
 
 // Links returns all links, in the order of repository and digest.
 func (s *Store) Links() ([]Link, error) { return records[Link](s.index, manifestsBucket) }
+
+// decoded decodes a record. ok is false for one that does not decode: it is as
+// good as none.
+func decoded[T any](data []byte) (v T, ok bool) {
+	ok = data != nil && json.Unmarshal(data, &v) == nil
+	return v, ok
+}
 
 // records decodes a whole bucket; what does not decode is passed over.
 func records[T any](x *index, bucket string) ([]T, error) {

@@ -94,30 +94,6 @@ func TestLinks(t *testing.T) {
 	}
 }
 
-func TestPins(t *testing.T) {
-	t.Parallel()
-	s := openStore(t, t.TempDir())
-	pin := Pin{Name: "docker.io/library/nginx:1", Reason: "baked", Created: time.Unix(1e9, 0).UTC()}
-	if err := s.DeletePin(pin.Name); !errdefs.IsNotFound(err) {
-		t.Errorf("delete of no pin: %v, want not found", err)
-	}
-	if err := s.PutPin(pin); err != nil {
-		t.Fatal(err)
-	}
-	if got, err := s.Pin(pin.Name); err != nil || got != pin {
-		t.Errorf("pin: %+v, %v, want %+v", got, err, pin)
-	}
-	if all, err := s.Pins(); err != nil || len(all) != 1 {
-		t.Errorf("pins: %v, %v, want 1", all, err)
-	}
-	if err := s.DeletePin(pin.Name); err != nil {
-		t.Error(err)
-	}
-	if _, err := s.Pin(pin.Name); !errdefs.IsNotFound(err) {
-		t.Errorf("deleted pin: %v, want not found", err)
-	}
-}
-
 // TestTouch follows last uses from memory to the index, once a minute and at
 // Close.
 func TestTouch(t *testing.T) {

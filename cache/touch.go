@@ -11,13 +11,14 @@ import (
 // usesInterval is how long uses are kept in memory before they are written.
 const usesInterval = time.Minute
 
-// uses are the last uses of tags and blobs that the index does not have yet.
-// It holds at most one entry for each tag and blob that was served in the
-// last usesInterval.
+// uses are the last uses of tags and blobs that the index does not have yet,
+// and which blobs were verified. It holds at most one entry of a kind for each
+// tag and blob that was served or verified in the last usesInterval.
 type uses struct {
 	mu     sync.Mutex // guards what follows; nothing is done under it but that
 	tags   map[string]time.Time
 	blobs  map[digest.Digest]time.Time
+	right  map[digest.Digest]verified
 	timer  *time.Timer // runs from the first use to the write; nil between
 	closed bool
 }
@@ -25,15 +26,12 @@ type uses struct {
 // Touch notes that a tag and a blob were used now. Either may be empty. It
 // costs a map entry: the index is written once a minute, and at Close.
 func (s *Store) Touch(tagName string, dgst digest.Digest) {
-	now := time.Now()
+	now := s.now()
 	u := &s.uses
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.closed {
+	if !u.begin(s) {
 		return
-	}
-	if u.tags == nil {
-		u.tags, u.blobs = map[string]time.Time{}, map[digest.Digest]time.Time{}
 	}
 	if tagName != "" {
 		u.tags[tagName] = now
@@ -41,9 +39,46 @@ func (s *Store) Touch(tagName string, dgst digest.Digest) {
 	if dgst != "" {
 		u.blobs[dgst] = now
 	}
+}
+
+// verified says when a blob was last read right, and what size it had then.
+type verified struct {
+	at   time.Time
+	size int64
+}
+
+// noteVerified notes that a blob was read right.
+func (s *Store) noteVerified(dgst digest.Digest, v verified) {
+	u := &s.uses
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.begin(s) {
+		u.right[dgst] = v
+	}
+}
+
+// begin makes room for an entry, and has it written in a while. It reports
+// false after Close. u.mu is held.
+func (u *uses) begin(s *Store) bool {
+	if u.closed {
+		return false
+	}
+	if u.tags == nil {
+		u.tags, u.blobs, u.right = map[string]time.Time{}, map[digest.Digest]time.Time{}, map[digest.Digest]verified{}
+	}
 	if u.timer == nil {
 		u.timer = time.AfterFunc(usesInterval, s.writeUses)
 	}
+	return true
+}
+
+// verified is when a blob was last read right; not ok if the index knows it
+// better.
+func (u *uses) verified(dgst digest.Digest) (v verified, ok bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	v, ok = u.right[dgst]
+	return v, ok
 }
 
 func (u *uses) tag(name string) time.Time {
@@ -59,29 +94,34 @@ func (u *uses) blob(dgst digest.Digest) time.Time {
 }
 
 // take returns the uses and begins anew.
-func (u *uses) take() (tags map[string]time.Time, blobs map[digest.Digest]time.Time) {
+func (u *uses) take() (tags map[string]time.Time, blobs map[digest.Digest]time.Time, right map[digest.Digest]verified) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	tags, blobs = u.tags, u.blobs
-	u.tags, u.blobs = nil, nil
+	tags, blobs, right = u.tags, u.blobs, u.right
+	u.tags, u.blobs, u.right = nil, nil, nil
 	if u.timer != nil {
 		u.timer.Stop()
 		u.timer = nil
 	}
-	return tags, blobs
+	return tags, blobs, right
 }
 
 // writeUses moves the uses to the index in one transaction. They are worth
 // little: if that fails they are lost.
 func (s *Store) writeUses() {
-	tags, blobs := s.uses.take()
+	tags, blobs, right := s.uses.take()
 	sizes := map[digest.Digest]int64{}
 	for dgst := range blobs {
 		if fi, err := s.stat(dgst); err == nil {
 			sizes[dgst] = fi.Size()
 		}
 	}
-	if len(tags) == 0 && len(sizes) == 0 {
+	for dgst := range right {
+		if has, err := s.Has(dgst); !has || err != nil {
+			delete(right, dgst)
+		}
+	}
+	if len(tags) == 0 && len(sizes) == 0 && len(right) == 0 {
 		return
 	}
 	err := s.index.change(func(tx *bolt.Tx) error {
@@ -92,7 +132,7 @@ func (s *Store) writeUses() {
 		}
 		for dgst, size := range sizes {
 			f := decodeFacts(tx.Bucket([]byte(blobsBucket)).Get([]byte(dgst)))
-			if f.Source == "" { // else it was measured when it was published
+			if !f.IsMeasured() { // else it was measured when it was published
 				f.Size = size
 			}
 			f.Used = later(f.Used, blobs[dgst])
@@ -100,10 +140,17 @@ func (s *Store) writeUses() {
 				return err
 			}
 		}
+		for dgst, v := range right {
+			f := decodeFacts(tx.Bucket([]byte(blobsBucket)).Get([]byte(dgst)))
+			f.Size, f.Verified = v.size, later(f.Verified, v.at)
+			if err := putRecord(tx, blobsBucket, dgst.String(), f); err != nil {
+				return err
+			}
+		}
 		return nil
 	})
 	if err != nil {
-		s.logger.Warn("last uses not written", "tags", len(tags), "blobs", len(sizes), "err", err)
+		s.logger.Warn("last uses not written", "tags", len(tags), "blobs", len(sizes), "verified", len(right), "err", err)
 	}
 }
 

@@ -3,7 +3,6 @@ package cache
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/errdefs"
@@ -16,12 +15,25 @@ type writer struct {
 	store  *Store
 	status content.Status // as it was at the close
 	digest digest.Digest
+	beyond bool // it goes on where there is no room to be made
+	over   bool // and does: nothing is reserved any more
 }
 
 // Writer opens or resumes the ingest named by the options' ref. It returns
 // errdefs.ErrUnavailable while another writer has that ref, and
 // errdefs.ErrAlreadyExists if the expected blob is published.
 func (s *Store) Writer(ctx context.Context, opts ...content.WriterOpt) (content.Writer, error) {
+	return s.openWriter(ctx, false, opts...)
+}
+
+// WriterBeyondBudget is Writer for a client that has nowhere else to store: it
+// has others evicted, and goes beyond the Budget where that is not enough. Only a
+// disk that is full is an error.
+func (s *Store) WriterBeyondBudget(ctx context.Context, opts ...content.WriterOpt) (content.Writer, error) {
+	return s.openWriter(ctx, true, opts...)
+}
+
+func (s *Store) openWriter(ctx context.Context, beyond bool, opts ...content.WriterOpt) (content.Writer, error) {
 	var o content.WriterOpts
 	for _, opt := range opts {
 		if err := opt(&o); err != nil {
@@ -50,7 +62,7 @@ func (s *Store) Writer(ctx context.Context, opts ...content.WriterOpt) (content.
 		s.releaseRef(o.Ref)
 		return nil, err
 	}
-	return &writer{in: in, store: s}, nil
+	return &writer{in: in, store: s, beyond: beyond}, nil
 }
 
 func (w *writer) Write(p []byte) (int, error) {
@@ -60,7 +72,23 @@ func (w *writer) Write(p []byte) (int, error) {
 	if w.store.isClosed() {
 		return 0, errClosed // the next process may be writing to this ingest
 	}
+	if err := w.reserve(int64(len(p))); err != nil {
+		return 0, err
+	}
 	return w.in.Write(p)
+}
+
+func (w *writer) reserve(more int64) error {
+	if w.over {
+		return nil
+	}
+	err := w.store.reserve(context.Background(), w.in.dir, max(w.in.total, w.in.offset+more))
+	if w.beyond && errdefs.IsResourceExhausted(err) {
+		w.over = true
+		w.store.logger.Warn("the store goes beyond its budget for containerd, which has no other", "ref", w.in.ref, "err", err)
+		return nil
+	}
+	return err
 }
 
 var errWriterClosed = fmt.Errorf("writer is closed: %w", errdefs.ErrFailedPrecondition)
@@ -119,7 +147,7 @@ func (w *writer) Commit(ctx context.Context, size int64, expected digest.Digest,
 	if err = errorsJoinClose(err, w); err != nil {
 		return err
 	}
-	return w.store.notePublished(dgst, in.offset, Facts{Labels: info.Labels, Updated: time.Now()}, true)
+	return w.store.notePublished(dgst, in.offset, Facts{Labels: info.Labels, Updated: w.store.now()}, true)
 }
 
 func errorsJoinClose(err error, w *writer) error {
