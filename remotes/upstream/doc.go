@@ -62,13 +62,18 @@
 // TestContentEncodingRefused, TestBlobWrongRange)
 //
 // What a list of referrers is. All pages of it, together no longer than a
-// manifest, and never an empty one in place of a refusal. (TestReferrers,
-// TestReferrersPages, TestReferrersTooLong, TestErrorKinds)
+// manifest, each checked before it is decoded, and never an empty one in place
+// of a refusal or of one that is too long. The tag schema is for who refuses the
+// endpoint. (TestReferrers, TestReferrersPages, TestReferrersTooLong,
+// TestReferrersTooLongIsNotNone, TestReferrersRefusals, TestErrorKinds)
 //
 // How often it asks. One request is one request: what timed out, or answered
 // with 429 or 5xx, is not asked again here. A blob's body that is cut off is
-// asked for again from there. (TestTooManyRequestsIsAskedOnce,
-// TestServerErrorIsAskedOnce, TestTimeoutIsAskedOnce, TestBlobResumes)
+// asked for again from there. Where the upstream redirects a blob to a link that
+// another origin refuses with 401, 403, 404 or 410, it is asked for another link,
+// once an opening of the body. (TestTooManyRequestsIsAskedOnce,
+// TestServerErrorIsAskedOnce, TestTimeoutIsAskedOnce, TestBlobResumes,
+// TestRefusedLink, TestLinkRefusedTwice, TestOnlyRefusedLinksAreRenewed)
 //
 // How much it asks. An upstream that asked to be left alone, by 429 or 503 with
 // Retry-After, gets no request before that time; with nothing left of its

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"syscall"
 	"time"
 	"unicode"
 
@@ -230,10 +231,16 @@ func judge(ctx context.Context, e *Error, err error) verdict {
 		return alive // a refusal of our own says nothing against it either
 	case isTransport && te.verdict == silent:
 		return silent
-	case ctx.Err() != nil:
+	case ctx.Err() != nil, isTransport && isOutOfFiles(te.cause):
 		return unknown
 	}
 	return failing
+}
+
+// isOutOfFiles reports whether larder itself has no file descriptor left to
+// connect with.
+func isOutOfFiles(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 }
 
 // describe is an error's text without URLs: the query of one may be a

@@ -55,6 +55,8 @@ type exchange struct {
 	refused *statusError // the last answer, if it was a refusal
 	release func()       // gives back the exchange's place; nil once a body has taken it over
 
+	relinked bool // since the last good answer a new link was asked for
+
 	// Of the last answer; containerd's client hands on the body only.
 	size        int64 // of the whole object, -1 if not told
 	contentType string
@@ -146,7 +148,7 @@ func (x *exchange) host() docker.RegistryHost {
 		Host:         x.client.endpoint.Host,
 		Scheme:       x.client.endpoint.Scheme,
 		Path:         "/v2",
-		Capabilities: docker.HostCapabilityPull | docker.HostCapabilityResolve | docker.HostCapabilityReferrers,
+		Capabilities: docker.HostCapabilityPull | docker.HostCapabilityResolve,
 	}
 }
 
@@ -200,17 +202,24 @@ func (x *exchange) RoundTrip(req *http.Request) (*http.Response, error) {
 		req = req.Clone(req.Context())
 		req.Header.Set("Accept", x.accept)
 	}
+	began := time.Now()
 	resp, err := x.send(req)
+	if err == nil {
+		x.client.site.pace.answered(time.Since(began))
+	}
 	if err != nil {
 		se, ok := errors.AsType[*statusError](err)
-		if ok && !strings.EqualFold(req.URL.Host, x.client.endpoint.Host) {
-			se.by = req.URL.Host
-		}
 		if ok {
 			x.noteHeaders(req, se.status, se.header)
 		}
 		if x.refused = se; !ok || !se.isRefusal() {
 			x.failed = err
+		}
+		if x.isLinkRefused(se) {
+			if !x.relinked {
+				return x.relink(req)
+			}
+			se.note = "it refused the link that upstream redirected to, and a new one, too"
 		}
 		return nil, err
 	}
@@ -227,7 +236,7 @@ func (x *exchange) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	resp.Body = x.client.site.meter(req.Context(), x.account(), x.stream, resp.Body)
 	x.size, x.contentType = wholeSize(resp), contentType(resp.Header)
-	x.link, x.refused = resp.Header.Get("Link"), nil
+	x.link, x.refused, x.relinked = resp.Header.Get("Link"), nil, false
 	return resp, nil
 }
 
@@ -236,7 +245,7 @@ func (x *exchange) RoundTrip(req *http.Request) (*http.Response, error) {
 // only.
 func (x *exchange) send(req *http.Request) (*http.Response, error) {
 	if !x.client.endpoint.isOriginOf(req.URL) {
-		return x.client.guard.RoundTrip(req)
+		return x.sendElsewhere(req)
 	}
 	ctx := req.Context()
 	if old := req.Header.Get("Authorization"); old != "" && old != x.session.shown.value {

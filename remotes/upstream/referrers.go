@@ -3,14 +3,16 @@ package upstream
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
 	"regexp"
+	"strings"
 
-	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/errdefs"
+	"github.com/larder-project/larder/cache/descriptors"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -23,38 +25,18 @@ const maxPages = 16
 // referrers endpoint are asked by the tag schema of the distribution
 // specification; if they have nothing under that tag either, the error is
 // errdefs.ErrNotFound: that may be an empty list, or a repository that is gone.
-// A list is a manifest, and is at most MaxManifestSize long, all pages together.
+// A list is a manifest, and is at most MaxManifestSize long, all pages together;
+// one of them has at most descriptors.Max entries.
 func (c *Client) Referrers(ctx context.Context, repository string, dgst digest.Digest, artifactType string) (descs []ocispec.Descriptor, err error) {
-	p := purpose{op: "list referrers", object: repository + "@" + dgst.String(), repository: repository, limit: MaxManifestSize}
+	p := purpose{
+		op: "list referrers", object: repository + "@" + dgst.String(), repository: repository,
+		accept: ocispec.MediaTypeImageIndex + ", */*", limit: MaxManifestSize,
+	}
 	if err := c.checkDigest(p, dgst); err != nil {
 		return nil, err
 	}
-	err = c.exchange(ctx, p, func(ctx context.Context, x *exchange) error {
-		fetcher, err := x.resolver.Fetcher(ctx, c.name(repository))
-		if err != nil {
-			return err
-		}
-		rf, ok := fetcher.(remotes.ReferrersFetcher)
-		if !ok {
-			return fmt.Errorf("containerd's fetcher lists no referrers: %w", errdefs.ErrNotImplemented)
-		}
-		var opts []remotes.FetchReferrersOpt
-		if artifactType != "" {
-			opts = append(opts, remotes.WithReferrerArtifactTypes(artifactType))
-		}
-		if descs, err = rf.FetchReferrers(ctx, dgst, opts...); err != nil {
-			return err
-		}
-		if x.refused != nil { // containerd's client makes an empty list of it
-			return x.refused
-		}
-		first, err := json.Marshal(descs)
-		if err != nil {
-			return err
-		}
-		x.limit = max(1, x.limit-int64(len(first)))
-		more, err := x.moreReferrers(ctx, c.path(repository), dgst, artifactType)
-		descs = append(descs, more...)
+	err = c.exchange(ctx, p, func(ctx context.Context, x *exchange) (err error) {
+		descs, err = x.referrers(ctx, c.path(repository), dgst, artifactType)
 		return err
 	})
 	if err != nil {
@@ -63,36 +45,69 @@ func (c *Client) Referrers(ctx context.Context, repository string, dgst digest.D
 	return descs, nil
 }
 
-// moreReferrers follows the links to further pages, which containerd's client
-// does not. Only a link's query is taken: the place stays the same.
-func (x *exchange) moreReferrers(ctx context.Context, path string, dgst digest.Digest, artifactType string) (descs []ocispec.Descriptor, err error) {
-	for range maxPages {
-		query, more := nextPage(x.link)
-		if !more {
-			return descs, nil
-		}
-		resp, err := x.do(ctx, ask{method: http.MethodGet, path: path, what: "referrers/" + dgst.String(), query: query})
-		if err != nil {
-			return nil, err
-		}
-		data, err := io.ReadAll(resp.Body)
-		_ = resp.Body.Close() // it was read
-		if err != nil {
-			return nil, err
-		}
-		// What is left for the next one; 0 would be no bound.
-		x.limit = max(1, x.limit-int64(len(data)))
-		var page ocispec.Index
-		if err := json.Unmarshal(data, &page); err != nil {
-			return nil, fmt.Errorf("decode: %w", err)
-		}
-		for _, d := range page.Manifests {
+// referrers asks for all pages without containerd's client: that one follows no
+// links, takes a refusal for an empty list, and decodes any number of entries.
+// Only a link's query is taken: the place stays the same.
+func (x *exchange) referrers(ctx context.Context, path string, dgst digest.Digest, artifactType string) (descs []ocispec.Descriptor, err error) {
+	a := ask{method: http.MethodGet, path: path, what: "referrers/" + dgst.String()}
+	if artifactType != "" {
+		a.query = url.Values{"artifactType": {artifactType}}
+	}
+	page, err := x.firstReferrers(ctx, a, dgst)
+	for n := 1; err == nil; n++ {
+		for _, d := range page {
 			if artifactType == "" || d.ArtifactType == artifactType {
 				descs = append(descs, d)
 			}
 		}
+		query, more := nextPage(x.link)
+		if !more {
+			return descs, nil
+		}
+		if n == maxPages {
+			return nil, fmt.Errorf("list has more than %d pages: %w", maxPages, errdefs.ErrDataLoss)
+		}
+		a.query = query
+		page, err = x.referrersPage(ctx, a)
 	}
-	return nil, fmt.Errorf("list has more than %d pages: %w", maxPages, errdefs.ErrDataLoss)
+	return nil, err
+}
+
+// firstReferrers asks by the tag schema where the endpoint is refused, however
+// that is said.
+func (x *exchange) firstReferrers(ctx context.Context, a ask, dgst digest.Digest) (descriptors.List, error) {
+	page, err := x.referrersPage(ctx, a)
+	if se, ok := errors.AsType[*statusError](err); !ok || !se.isRefusal() {
+		return page, err
+	}
+	a.what, a.query = "manifests/"+strings.Replace(dgst.String(), ":", "-", 1), nil
+	page, terr := x.referrersPage(ctx, a)
+	if terr != nil && !errdefs.IsNotFound(terr) && !errdefs.IsNotFound(err) {
+		return nil, err // why the endpoint is refused tells more
+	}
+	return page, terr
+}
+
+// referrersPage decodes one page, within bounds.
+func (x *exchange) referrersPage(ctx context.Context, a ask) (descriptors.List, error) {
+	resp, err := x.do(ctx, a)
+	if err != nil {
+		return nil, err
+	}
+	data, err := io.ReadAll(resp.Body)
+	_ = resp.Body.Close() // it was read
+	if err != nil {
+		return nil, err
+	}
+	// What is left for the next one; 0 would be no bound.
+	x.limit = max(1, x.limit-int64(len(data)))
+	var page struct {
+		Manifests descriptors.List `json:"manifests"`
+	}
+	if err := json.Unmarshal(data, &page); err != nil {
+		return nil, fmt.Errorf("decode: %w", err)
+	}
+	return page.Manifests, nil
 }
 
 // nextLink matches a Link to the next page.

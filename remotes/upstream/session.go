@@ -66,14 +66,10 @@ func (s *session) Authorize(ctx context.Context, req *http.Request) error {
 	return nil
 }
 
-// AddResponses implements docker.Authorizer, for a 401.
+// AddResponses implements docker.Authorizer, for a 401 of the upstream's origin.
 func (s *session) AddResponses(ctx context.Context, responses []*http.Response) error {
 	last := responses[len(responses)-1]
 	refused := refusal(last)
-	if !s.client.endpoint.isOriginOf(last.Request.URL) {
-		refused.by = last.Request.URL.Host // a redirect led there; it gets nothing
-		return refused
-	}
 	again, err := s.again(ctx, parseChallenge(last.Header))
 	if err == nil && !again {
 		refused.note = s.note(s.shown.credential)

@@ -23,6 +23,7 @@ type site struct {
 	reserve int64
 	places  places
 	speed   *rate.Limiter // of blob bodies; nil: no bound
+	pace    pace          // that was measured
 
 	mu       sync.Mutex // guards what follows, and the accounts' known
 	accounts *lru.Cache[string, *account]

@@ -29,7 +29,7 @@ func newSpeed(bytes int64) *rate.Limiter {
 func (s *site) meter(ctx context.Context, name string, stream bool, body io.ReadCloser) io.ReadCloser {
 	m := &meteredBody{ReadCloser: body, ctx: ctx, account: s.account(name), waiting: s.places.waiting}
 	if stream {
-		m.speed = s.speed
+		m.speed, m.pace = s.speed, &s.pace
 	}
 	return m
 }
@@ -39,6 +39,7 @@ type meteredBody struct {
 	ctx     context.Context //nolint:containedctx // a body's reads end with its request
 	account *account
 	speed   *rate.Limiter // nil: no bound
+	pace    *pace         // nil: of no use here
 	waiting func(context.Context) (done func())
 }
 
@@ -47,7 +48,11 @@ func (m *meteredBody) Read(p []byte) (int, error) {
 	if m.speed != nil && len(p) > m.speed.Burst() {
 		p = p[:m.speed.Burst()]
 	}
+	began := time.Now()
 	n, err := m.ReadCloser.Read(p)
+	if m.pace != nil {
+		m.pace.received(n, time.Since(began))
+	}
 	m.account.bytes.Add(int64(n))
 	if m.speed == nil || n == 0 {
 		return n, err
