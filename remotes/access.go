@@ -76,10 +76,7 @@ func (r *Registry) whoIs(repo Repository, cred Credential) string {
 func (r *Registry) verify(ctx context.Context, repo Repository, manifest, last string) (string, error) {
 	candidates := []string{manifest}
 	if manifest == "" {
-		var err error
-		if candidates, err = r.knownManifests(repo, last); err != nil {
-			return "", err
-		}
+		candidates = r.knownManifests(ctx, repo, last)
 	}
 	err := fmt.Errorf("no manifest of %s is known to ask for: pull by tag or digest first: %w", repo, errdefs.ErrNotFound)
 	for _, candidate := range candidates {
@@ -98,10 +95,10 @@ func (r *Registry) verify(ctx context.Context, repo Repository, manifest, last s
 
 // knownManifests are manifests of a repository that upstream may have: last
 // first, then the newest stored ones.
-func (r *Registry) knownManifests(repo Repository, last string) ([]string, error) {
+func (r *Registry) knownManifests(ctx context.Context, repo Repository, last string) []string {
 	links, err := r.Store.LinksOf(repo.String())
 	if err != nil {
-		return nil, err
+		r.Logger.WarnContext(ctx, "manifests of a repository not read", "repository", repo.String(), "err", err)
 	}
 	slices.SortFunc(links, func(a, b cache.Link) int {
 		return cmp.Or(b.Created.Compare(a.Created), cmp.Compare(a.Digest, b.Digest))
@@ -115,7 +112,7 @@ func (r *Registry) knownManifests(repo Repository, last string) ([]string, error
 			known = append(known, l.Digest.String())
 		}
 	}
-	return known, nil
+	return known
 }
 
 // revoke takes the grant of a caller back, if upstream has just refused it

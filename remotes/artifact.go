@@ -37,7 +37,7 @@ func (f *follower) artifact(ctx context.Context, subject, dgst digest.Digest, re
 	m, err := f.manifest(ctx, dgst)
 	switch {
 	case err != nil:
-	case refers && m.subject != subject:
+	case refers && m.Subject != subject:
 		return false, fmt.Errorf("artifact %s is listed as a referrer of %s and does not name it: %w", dgst, subject, errdefs.ErrDataLoss)
 	default:
 		err = f.content(ctx, m)
@@ -56,9 +56,9 @@ func (f *follower) artifact(ctx context.Context, subject, dgst digest.Digest, re
 var errTooLarge = fmt.Errorf("artifact is beyond the bounds for companions: %w", errdefs.ErrOutOfRange)
 
 // manifest brings one manifest of an artifact.
-func (f *follower) manifest(ctx context.Context, dgst digest.Digest) (manifest, error) {
+func (f *follower) manifest(ctx context.Context, dgst digest.Digest) (cache.Manifest, error) {
 	if f.manifests >= maxReferrers {
-		return manifest{}, errTooLarge
+		return cache.Manifest{}, errTooLarge
 	}
 	f.manifests++
 	f.hold(dgst)
@@ -70,25 +70,28 @@ func (f *follower) manifest(ctx context.Context, dgst digest.Digest) (manifest, 
 		err = r.noteLink(f.repo, dgst) // another repository may have brought it
 	}
 	if err != nil {
-		return manifest{}, err
+		return cache.Manifest{}, err
+	}
+	if why := r.passed.why(f.repo, dgst); why != nil {
+		return cache.Manifest{}, notStored(why)
 	}
 	data, err := r.readManifest(dgst)
 	if err != nil {
-		return manifest{}, err
+		return cache.Manifest{}, err
 	}
-	return parseManifest(data, "")
+	return cache.ParseManifest(data, "")
 }
 
 // content brings what an artifact's manifest names, if all of it is within the
 // bounds. An artifact may be an index of manifests, and nothing deeper.
-func (f *follower) content(ctx context.Context, m manifest) error {
-	blobs := m.blobs
-	for _, child := range m.manifests {
+func (f *follower) content(ctx context.Context, m cache.Manifest) error {
+	blobs := m.Blobs
+	for _, child := range m.Manifests {
 		cm, err := f.manifest(ctx, child.Digest)
 		if err != nil {
 			return err
 		}
-		blobs = append(blobs, cm.blobs...)
+		blobs = append(blobs, cm.Blobs...)
 	}
 	for _, blob := range blobs {
 		if f.budget -= blob.Size; f.budget < 0 {
@@ -112,7 +115,7 @@ func (f *follower) blob(ctx context.Context, desc ocispec.Descriptor) error {
 	r := f.registry
 	f.hold(desc.Digest)
 	p := BlobProgress{Digest: desc.Digest, MediaType: desc.MediaType, Size: desc.Size, Received: desc.Size, Done: true, Outcome: Hit}
-	b, err := r.openWhole(ctx, desc.Digest)
+	b, err := r.Store.OpenVerified(ctx, desc.Digest)
 	if err == nil {
 		// Another repository may have brought it, and keep it from this one until
 		// its upstream has shown it: later that may be gone.

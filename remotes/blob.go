@@ -1,6 +1,7 @@
 package remotes
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -31,19 +32,17 @@ func (r *Registry) Blob(arrive, reader context.Context, repo Repository, dgst di
 		return nil, err
 	}
 	for {
-		b, err := r.openWhole(arrive, dgst)
-		if err == nil {
-			if err := r.prove(arrive, repo, b); err != nil {
-				return nil, errors.Join(err, b.Close())
-			}
-			r.Store.Touch("", dgst)
-			r.holds.note(dgst)
-			return &Blob{ReadSeekCloser: b, Size: b.Size(), Outcome: Hit}, nil
+		blob, err := r.hit(arrive, repo, dgst)
+		if unread, ok := errors.AsType[*unreadError](err); ok {
+			return r.passBlob(arrive, reader, repo, dgst, unread)
 		}
-		if !errdefs.IsNotFound(err) {
-			return nil, err
+		if !errors.Is(err, errNotStored) {
+			return blob, err
 		}
-		blob, err := r.joinFill(arrive, reader, repo, dgst)
+		if m, ok := r.passed.get(repo, dgst); ok {
+			return &Blob{ReadSeekCloser: bytesReader{bytes.NewReader(m.data)}, Size: int64(len(m.data)), Outcome: Miss}, nil
+		}
+		blob, err = r.joinFill(arrive, reader, repo, dgst)
 		if !errdefs.IsAlreadyExists(err) {
 			return blob, err
 		}
@@ -54,60 +53,112 @@ func (r *Registry) Blob(arrive, reader context.Context, repo Repository, dgst di
 	}
 }
 
-// openWhole opens a published blob. If its file has another size than the one
-// it was published with, somebody else changed it: it is thrown away.
-func (r *Registry) openWhole(ctx context.Context, dgst digest.Digest) (*cache.Blob, error) {
-	b, err := r.Store.Open(dgst)
+// hit opens a published blob. It returns errNotStored if there is none, also if
+// the disk lost it and it was set aside, and an unreadError if it is there and
+// the disk does not give it.
+func (r *Registry) hit(ctx context.Context, repo Repository, dgst digest.Digest) (*Blob, error) {
+	b, err := r.Store.OpenVerified(ctx, dgst)
+	switch {
+	case errdefs.IsNotFound(err):
+		return nil, errNotStored
+	case err != nil && ctx.Err() != nil:
+		return nil, err // it is still being read, and no fault is known
+	case err != nil:
+		return nil, &unreadError{err}
+	}
+	err = r.prove(ctx, repo, b)
+	if err == nil && b.Size() > 0 {
+		// While nothing is sent yet, upstream can still be asked in its place.
+		if _, rerr := b.ReadAt(make([]byte, 1), 0); rerr != nil {
+			err = &unreadError{rerr}
+		}
+	}
+	if err != nil {
+		if has, herr := r.Store.Has(dgst); herr == nil && !has && errors.As(err, new(*unreadError)) {
+			err = errNotStored
+		}
+		return nil, errors.Join(err, b.Close())
+	}
+	r.Store.Touch("", dgst)
+	r.Store.NoteServed(dgst)
+	return &Blob{ReadSeekCloser: b, Size: b.Size(), Outcome: Hit}, nil
+}
+
+// errNotStored is the store's "not found", which is not upstream's.
+var errNotStored = fmt.Errorf("not stored: %w", errdefs.ErrNotFound)
+
+// unreadError says that a blob is stored and that the disk does not give it.
+type unreadError struct{ err error }
+
+func (e *unreadError) Error() string { return e.err.Error() }
+func (e *unreadError) Unwrap() error { return e.err }
+
+// bytesReader is a reader of memory that is closed like others.
+type bytesReader struct{ *bytes.Reader }
+
+// Close does nothing.
+func (bytesReader) Close() error { return nil }
+
+// Failed tells the store that sending the blob failed. If the disk is to blame,
+// who asks again gets it from upstream.
+func (b *Blob) Failed(ctx context.Context, err error) {
+	if stored, ok := b.ReadSeekCloser.(*cache.Blob); ok && err != nil {
+		stored.Failed(ctx, err)
+	}
+}
+
+// passBlob fetches a blob beside a stored one that cannot be read.
+func (r *Registry) passBlob(arrive, reader context.Context, repo Repository, dgst digest.Digest, why error) (*Blob, error) {
+	rd, err := r.Store.Bypass(arrive, reader, r.origin(repo), dgst, r.hint(dgst), blobSource{registry: r, repo: repo, digest: dgst}, why)
 	if err != nil {
 		return nil, err
 	}
-	facts, err := r.Store.Facts(dgst)
-	// The size was measured if the source is known: both are noted at once,
-	// when the blob is published. Without one it is what a manifest claims.
-	if measured := err == nil && facts.Source != ""; !measured || facts.Size == b.Size() {
-		return b, nil // also when the index lost it: that must not cost the blob
-	}
-	return nil, errors.Join(
-		r.throwAway(ctx, dgst, fmt.Errorf("file has %d bytes, %d were published: %w", b.Size(), facts.Size, errdefs.ErrDataLoss)),
-		b.Close())
+	return r.awaitBytes(arrive, rd, Miss)
 }
 
-// throwAway deletes a blob that was damaged on disk. It returns
-// errdefs.ErrNotFound, as if the blob had never been there.
-func (r *Registry) throwAway(ctx context.Context, dgst digest.Digest, damage error) error {
-	r.Logger.ErrorContext(ctx, "stored blob is damaged and is thrown away", "digest", dgst, "err", damage)
-	if err := r.Store.Delete(ctx, dgst); err != nil && !errdefs.IsNotFound(err) {
-		return fmt.Errorf("throw away damaged blob: %w", err)
+// setAside takes a damaged blob out of the way. It returns errdefs.ErrNotFound,
+// as if the blob had never been there.
+func (r *Registry) setAside(ctx context.Context, dgst digest.Digest, damage error) error {
+	if err := r.Store.Damaged(ctx, dgst, damage); err != nil {
+		return err
 	}
 	return fmt.Errorf("blob %s was damaged: %v: %w", dgst, damage, errdefs.ErrNotFound) //nolint:errorlint // it is no longer there, that is all
 }
 
 func (r *Registry) joinFill(arrive, reader context.Context, repo Repository, dgst digest.Digest) (*Blob, error) {
-	fill, started, err := r.fill(arrive, repo, dgst)
+	rd, started, err := r.Store.OpenFill(arrive, reader, r.origin(repo), dgst, r.hint(dgst), blobSource{registry: r, repo: repo, digest: dgst})
 	if err != nil {
 		return nil, err
 	}
+	fill := rd.Fill()
 	if !r.mayShare(fill, repo) {
-		return nil, r.awaitOther(arrive, fill)
-	}
-	if err := fill.WaitReadable(arrive, 0); err != nil {
-		if !started && arrive.Err() == nil && r.isOthers(fill, repo, err) {
-			return nil, errAskAgain
-		}
-		return nil, err
-	}
-	rd, err := fill.NewReader(reader)
-	if err != nil {
-		return nil, err
-	}
-	if rd.Size() < 0 && arrive.Err() != nil {
-		// Without a size no header can be sent before the first byte, and
-		// that is later than the client may wait.
-		return nil, errors.Join(fmt.Errorf("blob %s: the first bytes have not arrived: %w", dgst, context.Cause(arrive)), rd.Close())
+		return nil, errors.Join(rd.Close(), r.awaitOther(arrive, fill))
 	}
 	outcome := Fill
 	if started {
 		outcome = Miss
+	}
+	blob, err := r.awaitBytes(arrive, rd, outcome)
+	if err == nil || started || arrive.Err() != nil {
+		return blob, err
+	}
+	// One whose bytes the disk does not take keeps only some of them.
+	if progress, _ := fill.Progress(); progress.Unstored != nil || r.isOthers(fill, repo, err) {
+		return nil, errAskAgain
+	}
+	return nil, err
+}
+
+// awaitBytes waits for the first bytes of a fill.
+func (r *Registry) awaitBytes(arrive context.Context, rd *cache.FillReader, outcome Outcome) (*Blob, error) {
+	fill := rd.Fill()
+	if err := fill.WaitReadable(arrive, 0); err != nil {
+		return nil, errors.Join(err, rd.Close())
+	}
+	if rd.Size() < 0 && arrive.Err() != nil {
+		// Without a size no header can be sent before the first byte, and
+		// that is later than the client may wait.
+		return nil, errors.Join(fmt.Errorf("blob %s: the first bytes have not arrived: %w", fill.Digest(), context.Cause(arrive)), rd.Close())
 	}
 	return &Blob{ReadSeekCloser: rd, Size: rd.Size(), Outcome: outcome}, nil
 }
@@ -140,11 +191,15 @@ func (r *Registry) awaitOther(ctx context.Context, fill *cache.Fill) error {
 }
 
 func (r *Registry) fill(ctx context.Context, repo Repository, dgst digest.Digest) (*cache.Fill, bool, error) {
-	hint := int64(-1)
+	return r.Store.FillFor(ctx, r.origin(repo), dgst, r.hint(dgst), blobSource{registry: r, repo: repo, digest: dgst})
+}
+
+// hint is a blob's size as a manifest gave it, -1 if none did.
+func (r *Registry) hint(dgst digest.Digest) int64 {
 	if facts, err := r.Store.Facts(dgst); err == nil && facts.Size > 0 {
-		hint = facts.Size
+		return facts.Size
 	}
-	return r.Store.FillFor(ctx, r.origin(repo), dgst, hint, blobSource{registry: r, repo: repo, digest: dgst})
+	return -1
 }
 
 // blobSource is the cache.Source of a blob: its repository at the upstreams

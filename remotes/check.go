@@ -14,10 +14,7 @@ import (
 // resolveTag answers a tag from the store if the rules allow it, else after a
 // check. force checks in any case, and then reports a failed check.
 func (r *Registry) resolveTag(ctx context.Context, ref Reference, force bool) (Resolved, error) {
-	tag, stored, err := r.storedTag(ref)
-	if err != nil {
-		return Resolved{}, err
-	}
+	tag, stored := r.storedTag(ctx, ref)
 	policy := r.Policies.For(ref.Repository)
 	if policy.settles(ref.Tag) {
 		res, settled, err := r.settle(ctx, policy, ref, tag, stored, force)
@@ -51,22 +48,20 @@ func (r *Registry) resolveTag(ctx context.Context, ref Reference, force bool) (R
 }
 
 // storedTag returns a tag whose manifest is there; a tag without it is as
-// good as none.
-func (r *Registry) storedTag(ref Reference) (tag cache.Tag, stored bool, err error) {
-	tag, err = r.Store.Tag(ref.String())
-	if errdefs.IsNotFound(err) {
-		return cache.Tag{}, false, nil
-	}
+// good as none, and so is one that the disk does not give.
+func (r *Registry) storedTag(ctx context.Context, ref Reference) (tag cache.Tag, stored bool) {
+	tag, err := r.Store.Tag(ref.String())
 	if err != nil {
-		return cache.Tag{}, false, err
+		if !errdefs.IsNotFound(err) {
+			r.Logger.WarnContext(ctx, "tag not read", "ref", ref.String(), "err", err)
+		}
+		return cache.Tag{}, false
 	}
-	stored, err = r.Store.Has(tag.Target.Digest)
-	if err != nil || !stored {
-		return tag, false, err
+	if has, err := r.Store.Has(tag.Target.Digest); err != nil || !has {
+		return tag, false
 	}
 	// Before any policy was private, it was taken from others on a word.
-	stored, err = r.belongs(ref.Repository, tag.Target.Digest)
-	return tag, stored, err
+	return tag, r.belongs(ctx, ref.Repository, tag.Target.Digest)
 }
 
 // stale answers with what is stored although a check failed, unless the
@@ -90,7 +85,7 @@ func (r *Registry) stale(ref Reference, tag cache.Tag, problem error) (Resolved,
 // serveTag answers with what is stored.
 func (r *Registry) serveTag(tag cache.Tag, outcome Outcome, problem error) Resolved {
 	r.Store.Touch(tag.Name, tag.Target.Digest)
-	r.holds.note(tag.Target.Digest)
+	r.Store.NoteServed(tag.Target.Digest)
 	return Resolved{Descriptor: tag.Target, Outcome: outcome, Problem: problem}
 }
 
@@ -116,10 +111,7 @@ func (r *Registry) awaitCheck(ctx context.Context, ref Reference, impatient bool
 // check of a stored tag asks nobody if none is due any more, and only upstreams
 // that have an allowance to spare.
 func (r *Registry) check(ctx context.Context, ref Reference, sparing bool) (Resolved, error) {
-	old, stored, err := r.storedTag(ref)
-	if err != nil {
-		return Resolved{}, err
-	}
+	old, stored := r.storedTag(ctx, ref)
 	if sparing && stored {
 		// Between the caller's look and now another check may have ended.
 		switch due, problem := r.Policies.For(ref.Repository).over(r.Freshness).due(old, time.Now()); {
@@ -145,16 +137,17 @@ func (r *Registry) check(ctx context.Context, ref Reference, sparing bool) (Reso
 		return Resolved{}, err
 	}
 	r.negatives.forget(perCaller(ctx, ref.String()))
-	r.holds.note(target.Digest)
-	current, still, err := r.storedTag(ref)
+	r.Store.NoteServed(target.Digest)
+	current, still := r.storedTag(ctx, ref)
+	unstored := r.passed.why(ref.Repository, target.Digest)
 	switch {
-	case err != nil:
-		return Resolved{}, err
 	case still && r.Policies.For(ref.Repository).Immutable(ref.Tag):
 		// Who looked before another check ended: the first tag wins.
 		return Resolved{Descriptor: current.Target, Outcome: Hit}, nil
 	case stored && !still:
-		return Resolved{Descriptor: target, Outcome: Miss}, nil // a removal while upstream was asked stands
+		return Resolved{Descriptor: target, Outcome: Miss, Unstored: unstored}, nil // a removal while upstream was asked stands
+	case unstored != nil:
+		return Resolved{Descriptor: target, Outcome: Miss, Unstored: unstored}, nil //nolint:nilerr // no tag points to what is not there
 	}
 	now := time.Now()
 	tag := cache.Tag{Name: ref.String(), Target: target, Source: source, Created: now, Moved: now, Validated: now}
@@ -167,9 +160,11 @@ func (r *Registry) check(ctx context.Context, ref Reference, sparing bool) (Reso
 		}
 	}
 	if err := r.Store.PutTag(tag); err != nil {
-		return Resolved{}, err
+		// A disk that takes no writes must not cost the answer.
+		r.Logger.WarnContext(ctx, "tag not stored", "ref", ref.String(), "err", err)
+		return Resolved{Descriptor: target, Outcome: outcome, Unstored: err}, nil
 	}
-	if subjectOf(ref.Tag) == "" { // else it is a companion itself
+	if cache.SubjectOf(ref.Tag) == "" { // else it is a companion itself
 		r.sight(sighting{repo: ref.Repository, digest: target.Digest, at: now})
 	}
 	return Resolved{Descriptor: target, Outcome: outcome}, nil
@@ -197,7 +192,10 @@ func (r *Registry) askUpstream(ctx context.Context, ref Reference, sparing bool)
 		if err != nil {
 			return err
 		}
-		return r.noteLink(ref.Repository, desc.Digest) // another repository brought it
+		if err := r.noteLink(ref.Repository, desc.Digest); err != nil { // another repository brought it
+			r.Logger.WarnContext(ctx, "manifest not noted", "ref", ref.String(), "digest", desc.Digest, "err", err)
+		}
+		return nil
 	})
 	return target, source, err
 }
@@ -205,11 +203,8 @@ func (r *Registry) askUpstream(ctx context.Context, ref Reference, sparing bool)
 // noteFailure notes a failed check in a stored tag, as it is now: it may have
 // been removed while upstream was asked.
 func (r *Registry) noteFailure(ctx context.Context, ref Reference, problem error) {
-	tag, stored, err := r.storedTag(ref)
-	if err != nil {
-		r.Logger.ErrorContext(ctx, "tag not read", "ref", ref.String(), "err", err)
-	}
-	if err != nil || !stored {
+	tag, stored := r.storedTag(ctx, ref)
+	if !stored {
 		return
 	}
 	fresh := r.Policies.For(ref.Repository).over(r.Freshness)

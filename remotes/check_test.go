@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
-	"github.com/larder-project/larder/cache"
 	"github.com/larder-project/larder/remotes/remotestest"
 )
 
@@ -38,25 +37,6 @@ func TestWindow(t *testing.T) {
 	})
 	if n != 1 || up.Count(http.MethodHead, "/manifests/1") != 2 {
 		t.Errorf("outside the window upstream saw %d requests, want 1 HEAD", n)
-	}
-}
-
-// A clock that was set back makes a tag neither fresh nor held off for ever.
-func TestClockSetBack(t *testing.T) {
-	t.Parallel()
-	b, up := one(t, build(1))
-	ref := app(t, "1")
-	b.resolve(ref, Miss)
-	b.change(ref, func(tag *cache.Tag) {
-		tag.Validated = time.Now().Add(365 * 24 * time.Hour)
-		tag.NextCheck, tag.Failures = tag.Validated, 3
-	})
-	if n := counted(up, func() { b.resolve(ref, Hit) }); n != 1 {
-		t.Errorf("upstream saw %d requests, want 1 check", n)
-	}
-	tag, err := b.Store.Tag(ref.String())
-	if err != nil || time.Until(tag.Validated) > 0 || tag.Failures != 0 {
-		t.Errorf("after the check: %+v, %v, want it validated now", tag, err)
 	}
 }
 

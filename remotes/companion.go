@@ -1,7 +1,7 @@
 package remotes
 
 import (
-	"github.com/containerd/errdefs"
+	"github.com/larder-project/larder/cache"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -44,7 +44,7 @@ func (r *Registry) companions(repo Repository, image Node, unread *error) []Comp
 
 // manifestsIn are the stored manifests of a tree.
 func manifestsIn(n Node) (all []digest.Digest) {
-	if !n.Stored || !isManifestMediaType(n.MediaType) {
+	if !n.Stored || !cache.IsManifestMediaType(n.MediaType) {
 		return nil
 	}
 	all = append(all, n.Digest)
@@ -75,7 +75,7 @@ func (w *companionWalk) visit(subject digest.Digest) {
 			w.add(subject, "", desc)
 		}
 	}
-	for _, suffix := range cosignSuffixes() {
+	for _, suffix := range cache.CosignSuffixes() {
 		ref, ok := companionTag(w.repo, subject, suffix)
 		if !ok {
 			continue
@@ -94,8 +94,8 @@ func (w *companionWalk) add(subject digest.Digest, tag string, desc ocispec.Desc
 
 // forgetCompanions takes away what the index has of the companions of images
 // that are gone, and returns the trees that were theirs. reached is what is
-// still needed.
-func (r *Registry) forgetCompanions(repo Repository, img ImageDetail, reached reach) (trees []Node, errs []error) {
+// still needed, why stands in the history of tags.
+func (r *Registry) forgetCompanions(repo Repository, img ImageDetail, reached reach, why cache.Ending) (trees []Node, errs []error) {
 	subjects := manifestsIn(img.Tree)
 	for _, c := range img.Companions {
 		trees = append(trees, c.Tree)
@@ -104,7 +104,7 @@ func (r *Registry) forgetCompanions(repo Repository, img ImageDetail, reached re
 			continue
 		}
 		if ref := (Reference{Repository: repo, Tag: c.Tag}); !r.hasPin(ref) {
-			errs = append(errs, r.Store.DeleteTag(ref.String()))
+			errs = append(errs, r.Store.EndTag(ref.String(), "", why))
 		}
 	}
 	for _, subject := range subjects {
@@ -124,10 +124,4 @@ func (r *Registry) companionTags(repo Repository, img ImageDetail) map[string]bo
 		}
 	}
 	return tags
-}
-
-// hasPin reports whether a reference is pinned, or may be.
-func (r *Registry) hasPin(ref Reference) bool {
-	_, err := r.Store.Pin(ref.name())
-	return !errdefs.IsNotFound(err)
 }

@@ -73,7 +73,7 @@ func TestPinKeepsCompanions(t *testing.T) {
 	sigTag := app(t, remotestest.SignatureTag(c.img.Root.Digest, ".sig"))
 	pin := func(ref Reference) {
 		t.Helper()
-		if _, err := b.Pin(ref, ""); err != nil {
+		if _, err := b.pin(ref, ""); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -85,7 +85,7 @@ func TestPinKeepsCompanions(t *testing.T) {
 		t.Errorf("removed %+v, %v, want nothing: it is pinned by digest", removed, err)
 	}
 	b.wantWhole(c.all()...)
-	if err := b.Unpin(byDigest); err != nil {
+	if err := b.Unpin(byDigest.name(), ""); err != nil {
 		t.Fatal(err)
 	}
 	pin(sigTag)

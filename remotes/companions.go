@@ -36,9 +36,13 @@ const (
 
 // Run does in the background what no client waits for, and returns when ctx
 // ends and all of it has stopped: it fetches the companions of images that came
-// into the store. Without it they come with Pull only.
+// into the store, expires images by lifecycle policies, and looks after the pin
+// file. Without it the first come with Pull only, and the second is done by
+// ExpireImages only.
 func (r *Registry) Run(ctx context.Context) {
 	var wg sync.WaitGroup
+	wg.Go(func() { r.watchPins(ctx) })
+	wg.Go(func() { r.keepLifecycle(ctx) })
 	for range followers {
 		wg.Go(func() {
 			for s, ok := r.backlog.take(ctx); ok; s, ok = r.backlog.take(ctx) {

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/larder-project/larder/cache"
 	"github.com/larder-project/larder/remotes/remotestest"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -80,11 +81,11 @@ func (b *bench) wantWhole(descs ...ocispec.Descriptor) {
 			b.t.Errorf("%s: outcome %q, %v, want it stored", d.Digest, m.Outcome, err)
 			continue
 		}
-		doc, err := parseManifest(m.Data, "")
+		doc, err := cache.ParseManifest(m.Data, "")
 		if err != nil {
 			b.t.Error(err)
 		}
-		for _, blob := range doc.blobs {
+		for _, blob := range doc.Blobs {
 			if _, outcome, err := b.read(appRepo(), blob.Digest); err != nil || outcome != Hit {
 				b.t.Errorf("blob %s of %s: %q, %v, want it stored", blob.Digest, d.Digest, outcome, err)
 			}
@@ -447,7 +448,7 @@ func TestSubjectOf(t *testing.T) {
 		"sha256-" + hex + ".sbom": digest.Digest("sha256:" + hex), "sha256-" + hex: "", "sha256-" + hex + ".sig.sig": "",
 		"sha256-" + hex[1:] + ".sig": "", "sha256-" + strings.ToUpper(hex) + ".sig": "", "1.29": "", ".sig": "", "sha512-" + hex + ".sig": "",
 	} {
-		if got := subjectOf(tag); got != want {
+		if got := cache.SubjectOf(tag); got != want {
 			t.Errorf("%s: got %q, want %q", tag, got, want)
 		}
 	}

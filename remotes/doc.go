@@ -12,9 +12,11 @@
 // made, shared by all who wait; whatever goes wrong with it, the stored image
 // is served and the next check waits longer. A pull waits at most
 // Freshness.Patience for a check when there is something stored, and not at
-// all while another check on that registry host is overdue.
+// all while another check on that registry host is overdue. A clock that jumps
+// costs checks, or has them made later, by a window at most.
 // (TestWindow, TestLateCheckAsksNothing, TestLateCheckAfterFailure,
-// TestStaleOnAnyFailure, TestDeadUpstreamCostsOneWait)
+// TestStaleOnAnyFailure, TestDeadUpstreamCostsOneWait, TestClockSetForward,
+// TestClockSetBack)
 //
 // A check is not made from the last few pulls that an upstream allows, nor while
 // it wants to be left alone: the stored image is served, and the check put off
@@ -36,6 +38,15 @@
 // Work that was begun for a client goes on when the client leaves.
 // (TestCheckOutlivesItsClient)
 //
+// A disk that fails costs no pull, whichever of its calls fails, and widens no
+// grant. A manifest that cannot be stored is answered from a bounded memory, for
+// its repository alone, and stored once that is possible; no tag points to it
+// before. A stored blob that the disk does not give is fetched beside it. What an
+// index that cannot be read would say of holders, upstream is asked. Pull, which
+// is to store, says why it cannot. (TestFaultyDiskCostsNoPull,
+// TestIndexLostCostsNoPull, TestPassedManifestIsRemembered, TestPassedIsStoredLater, TestPassedBound,
+// TestFaultyDiskWidensNoGrant)
+//
 // What upstream refuses (404, 401, 403) and is not stored is not asked for
 // again for a few seconds: containerd repeats a refused HEAD as GET. Pull and
 // Refresh ask all the same. (TestRefusalIsRemembered,
@@ -51,8 +62,15 @@
 // fetched from its own upstreams. (TestFillFailedForAnotherRepository)
 //
 // A stored manifest that lost its digest, or a blob whose file has not the size
-// it was published with, is thrown away and fetched again.
+// it was published with, is set aside and fetched again.
 // (TestDamagedManifestIsFetchedAgain, TestDamagedBlobIsFetchedAgain)
+//
+// Verify finds what is damaged, names the images that need it, and brings it
+// from any repository that is known to have it, under that one's policies;
+// nobody may have more afterwards. (TestVerifyRefetches, TestVerifyLost,
+// TestVerifyAsksNobody, TestRefetchByImages, TestRefetchFromAnother,
+// TestRefetchOpensNothing) When the index is lost every image is listed and
+// served as before. (TestLostIndexIsRebuilt)
 //
 // All forms of a name lead to one repository, and that to one policy. A path
 // on an ECR registry host is that registry's own unless a configured rule covers
@@ -116,6 +134,11 @@
 // TestFillOfPrivateIsNotShared, TestPullProvesBlobs, TestPolicyDecidesNow,
 // TestTagFromBeforePrivacy, TestLostIndexOpensNothing)
 //
+// Which blobs a pull takes on this node is known from the stored manifests, and who
+// hands them on to somebody that does not hash them gets those that are certainly
+// right and the repository's own; no upstream is asked. (TestPullSet,
+// TestPullSetIsBounded, TestOpenSure, TestOpenSureOfPrivate)
+//
 // What belongs to an image comes along with it, behind the pull: referrers,
 // theirs, and cosign's tags. It is bounded, delays no pull, and is asked for
 // once a window, whatever of it exists. Pull waits for it and never fails for
@@ -128,8 +151,9 @@
 // TestCompanionsBlobIsOnItsWay, TestImageIsNotItsOwnCompanion)
 //
 // The list of a stored manifest's referrers has the window of a tag, and is
-// served stale if upstream fails; a refusal is never taken for an empty list.
-// What is new in it comes along. (TestReferrersOfStored,
+// served stale if upstream fails; a refusal is never taken for an empty list, and
+// of one that is too long nothing is remembered. What is new in it comes along.
+// (TestHostileReferrersAreCheap, TestReferrersOfStored,
 // TestReferrersOfDeletedRepository, TestReferrersWithdrawn,
 // TestNoReferrersIsRemembered, TestReferrersOfUnknown, TestReferrersCostOneWait,
 // TestReferrersThatAreNone, TestNewReferrerComesAlong)
@@ -138,6 +162,31 @@
 // (TestRemoveTakesCompanions, TestPinKeepsCompanions,
 // TestRemoveStopsAtUnreadableCompanion, TestRemovalEndsFollowing)
 //
-// Nothing that a reference or a pin needs is removed with another reference.
-// (TestRemoveKeepsSharedBlobs, TestPinKeepsImage)
+// Nothing that a reference or a pin needs is removed with another reference: of
+// what is pinned, by reference, digest or pattern, all platforms that are stored
+// stay, with their referrers and the lists of them, through removals that run
+// already, too. The error names each pin in the way of a removal, and how to
+// take it away. (TestRemoveKeepsSharedBlobs, TestPinKeepsImage, TestPinKeepsAll,
+// TestPinOfPart, TestPinSparesFromRunningRemoval, TestRemoveNamesPins)
+//
+// A pattern pins what it matches elsewhere, and never what it was not meant for:
+// text that names nothing to pin is refused. (FuzzPinPattern, TestPinName,
+// TestPinList)
+//
+// A pin file that is broken or gone changes nothing: what it held before goes on
+// to hold, and the log says so. (TestPinFileIsReadAgain, TestPinFileIsWatched,
+// TestPinFileErrors)
+//
+// A lifecycle policy expires images of the repositories that it holds for, each
+// with all its tags, companions and what nothing else needs; once an hour, and
+// as Lifecycle told. What is pinned, in use or being pulled stays, and so does
+// all of a repository of which a manifest cannot be read. (TestLifecycle,
+// TestLifecycleKeeps, TestLifecycleUntagged, TestLifecycleTakesCompanions,
+// TestLifecyclePulled, TestLifecycleOfSharedManifest, TestLifecycleSparesMovedTag,
+// TestLifecycleStopsAtUnreadable, TestLifecyclePolicyOf, TestLifecycleRuns)
+//
+// What it costs to fetch an image again is measured: speed and latency of the
+// upstream that sent it, and whether that counts pulls. What cannot be fetched
+// again, since its repository is offline, is dearest. (TestCostOf,
+// TestCostOfOffline)
 package remotes

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/containerd/errdefs"
+	"github.com/larder-project/larder/cache"
 	"github.com/larder-project/larder/remotes/remotestest"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -47,10 +48,10 @@ func TestAmbiguousManifest(t *testing.T) {
 		"digest is a path":        {`{"schemaVersion":2,"layers":[` + descriptorJSON("sha256:../../../etc/passwd", 1) + `]}`, ""},
 		"digest of no algorithm":  {`{"schemaVersion":2,"manifests":[` + descriptorJSON("md5:d41d8cd98f00b204e9800998ecf8427e", 1) + `]}`, ""},
 		"config without a digest": {`{"schemaVersion":2,"config":{"size":3},"layers":[]}`, ""},
-		"too many children":       {`{"schemaVersion":2,"layers":[` + strings.Repeat(layer+",", maxChildren) + layer + `]}`, ""},
+		"too many children":       {`{"schemaVersion":2,"layers":[` + strings.Repeat(layer+",", cache.MaxChildren) + layer + `]}`, ""},
 	} {
-		if m, err := parseManifest([]byte(c.doc), c.contentType); !errdefs.IsDataLoss(err) {
-			t.Errorf("%s: got %v, %v, want it refused as errdefs.ErrDataLoss", name, m.mediaType, err)
+		if m, err := cache.ParseManifest([]byte(c.doc), c.contentType); !errdefs.IsDataLoss(err) {
+			t.Errorf("%s: got %v, %v, want it refused as errdefs.ErrDataLoss", name, m.MediaType, err)
 		} else if len(err.Error()) > 1000 {
 			t.Errorf("%s: error of %d bytes", name, len(err.Error()))
 		}
@@ -69,11 +70,11 @@ func TestParseManifest(t *testing.T) {
 		"by look, manifest": {`{"schemaVersion":2,"layers":[]}`, "", ocispec.MediaTypeImageManifest, 0},
 		"by look, index":    {`{"schemaVersion":2,"manifests":[` + layer + `]}`, "application/json", ocispec.MediaTypeImageIndex, 1},
 		"header says less":  {`{"schemaVersion":2,"mediaType":"` + remotestest.MediaTypeDockerList + `","manifests":[]}`, "text/plain", remotestest.MediaTypeDockerList, 0},
-		"most children":     {`{"schemaVersion":2,"layers":[` + strings.Repeat(layer+",", maxChildren-1) + layer + `]}`, "", ocispec.MediaTypeImageManifest, maxChildren},
+		"most children":     {`{"schemaVersion":2,"layers":[` + strings.Repeat(layer+",", cache.MaxChildren-1) + layer + `]}`, "", ocispec.MediaTypeImageManifest, cache.MaxChildren},
 	} {
-		m, err := parseManifest([]byte(c.doc), c.contentType)
-		if err != nil || m.mediaType != c.want || len(m.children()) != c.children {
-			t.Errorf("%s: got %s with %d children, %v, want %s with %d", name, m.mediaType, len(m.children()), err, c.want, c.children)
+		m, err := cache.ParseManifest([]byte(c.doc), c.contentType)
+		if err != nil || m.MediaType != c.want || len(m.Children()) != c.children {
+			t.Errorf("%s: got %s with %d children, %v, want %s with %d", name, m.MediaType, len(m.Children()), err, c.want, c.children)
 		}
 	}
 }
@@ -108,24 +109,24 @@ func FuzzParseManifest(f *testing.F) {
 	}
 	f.Add([]byte(`{"schemaVersion":2,"manifests":[],"layers":[]}`), "")
 	f.Fuzz(func(t *testing.T, data []byte, contentType string) {
-		m, err := parseManifest(data, contentType)
+		m, err := cache.ParseManifest(data, contentType)
 		if err != nil {
 			if !errdefs.IsDataLoss(err) {
 				t.Fatalf("error of no kind: %v", err)
 			}
 			return
 		}
-		if !isManifestMediaType(m.mediaType) || !json.Valid(data) {
-			t.Fatalf("took %q as %q", data, m.mediaType)
+		if !cache.IsManifestMediaType(m.MediaType) || !json.Valid(data) {
+			t.Fatalf("took %q as %q", data, m.MediaType)
 		}
-		for _, d := range m.children() {
+		for _, d := range m.Children() {
 			if d.Digest.Validate() != nil || d.Size < 0 {
 				t.Fatalf("took child %+v", d)
 			}
 		}
 		// What was settled once is settled the same way again.
-		if again, err := parseManifest(data, m.mediaType); err != nil || again.mediaType != m.mediaType {
-			t.Fatalf("was %q, then %q, %v", m.mediaType, again.mediaType, err)
+		if again, err := cache.ParseManifest(data, m.MediaType); err != nil || again.MediaType != m.MediaType {
+			t.Fatalf("was %q, then %q, %v", m.MediaType, again.MediaType, err)
 		}
 	})
 }

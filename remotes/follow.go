@@ -24,7 +24,7 @@ const (
 // index, of its manifests that are stored. What was followed lately is left
 // alone.
 func (r *Registry) follow(ctx context.Context, s sighting, report func(BlobProgress)) error {
-	f := &follower{registry: r, sighting: s, grip: grip{holds: r.holds}, report: report, seen: map[digest.Digest]bool{}}
+	f := &follower{registry: r, sighting: s, grip: grip{store: r.Store}, report: report, seen: map[digest.Digest]bool{}}
 	defer f.release()
 	var errs []error
 	for _, subject := range r.subjects(s.repo, s.digest) {
@@ -45,11 +45,11 @@ func (r *Registry) subjects(repo Repository, root digest.Digest) []digest.Digest
 	if err != nil {
 		return subjects // it was removed, or is damaged: subject finds out
 	}
-	m, err := parseManifest(data, "")
-	if err != nil || !m.isIndex() {
+	m, err := cache.ParseManifest(data, "")
+	if err != nil || !m.IsIndex() {
 		return subjects
 	}
-	for _, child := range m.manifests {
+	for _, child := range m.Manifests {
 		if len(subjects) < maxSubjects && !isAttestation(child) && r.isLinked(repo, child.Digest) {
 			subjects = append(subjects, child.Digest)
 		}
@@ -91,7 +91,7 @@ func (f *follower) subject(ctx context.Context, dgst digest.Digest) error {
 		return nil
 	}
 	referrers, rerr := f.referrers(ctx, dgst)
-	tagged, terr := f.tagged(ctx, dgst, cosignSuffixes())
+	tagged, terr := f.tagged(ctx, dgst, cache.CosignSuffixes())
 	errs := []error{rerr, terr}
 	// What came by one way is asked about by that way: nobody signs a signature
 	// of cosign's by a referrer.
@@ -102,7 +102,7 @@ func (f *follower) subject(ctx context.Context, dgst digest.Digest) error {
 		}
 	}
 	for _, artifact := range tagged {
-		_, err := f.tagged(ctx, artifact, cosignSuffixes()[:1])
+		_, err := f.tagged(ctx, artifact, cache.CosignSuffixes()[:1])
 		errs = append(errs, err)
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -134,7 +134,7 @@ func (f *follower) referrers(ctx context.Context, subject digest.Digest) (stored
 	}
 	var errs []error
 	for _, desc := range list {
-		if !isManifestMediaType(desc.MediaType) {
+		if !cache.IsManifestMediaType(desc.MediaType) {
 			continue // ORAS's own kind of artifact, for instance: not asked for by containerd's world
 		}
 		ok, err := f.artifact(ctx, subject, desc.Digest, true)

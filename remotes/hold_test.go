@@ -20,12 +20,12 @@ func TestRemovalSparesPull(t *testing.T) {
 	t.Parallel()
 	img := build(1)
 	b, _ := one(t, img)
-	end := b.holds.begin()
+	end := b.Store.BeginRemoval()
 	if _, err := b.Pull(soon(t), app(t, "1"), PullOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	deleted := func(desc ocispec.Descriptor) bool {
-		gone, err := b.holds.unlessHeld(desc.Digest, func() error { return b.Store.Delete(soon(t), desc.Digest) })
+		gone, err := b.Store.DeleteUnlessHeld(soon(t), desc.Digest)
 		if err != nil {
 			t.Error(err)
 		}
@@ -42,9 +42,6 @@ func TestRemovalSparesPull(t *testing.T) {
 			t.Errorf("%s is held after the removal ended", desc.Digest)
 		}
 	}
-	if n := len(b.holds.held); n != 0 {
-		t.Errorf("%d digests are held for ever", n)
-	}
 }
 
 // TestRemovalSparesPinnedDigestOfAnotherRepository: the manifest came through
@@ -59,13 +56,13 @@ func TestRemovalSparesPinnedDigestOfAnotherRepository(t *testing.T) {
 		t.Fatal(err)
 	}
 	byDigest := app(t, img.Root.Digest.String())
-	if _, err := b.Pin(byDigest, ""); err != nil {
+	if _, err := b.pin(byDigest, ""); err != nil {
 		t.Fatal(err)
 	}
 	if removed, err := b.Remove(soon(t), other); err != nil || removed.Blobs != 0 {
 		t.Errorf("removed %+v, %v, want nothing: it is pinned", removed, err)
 	}
-	if err := b.Unpin(byDigest); err != nil {
+	if err := b.Unpin(byDigest.name(), ""); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := b.Pull(soon(t), byDigest, PullOptions{}); err != nil {

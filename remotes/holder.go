@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -40,34 +41,36 @@ func (r *Registry) noteHolder(ctx context.Context, repo Repository, dgst digest.
 //
 // Of which repositories a blob is private their policies say now, and not when
 // it was fetched. A blob of which nothing is known, as after the index was
-// lost, belongs to none.
-func (r *Registry) belongs(repo Repository, dgst digest.Digest) (bool, error) {
+// lost or while it cannot be read, belongs to none.
+func (r *Registry) belongs(ctx context.Context, repo Repository, dgst digest.Digest) bool {
 	if !r.Policies.AnyPrivate() {
-		return true, nil
+		return true
 	}
 	held, err := r.Store.Holds(dgst, repo.String())
-	if held || err != nil {
-		return held, err
+	if held {
+		return true
 	}
-	holders, err := r.Store.Holders(dgst)
-	if err != nil {
-		return false, err
+	holders, herr := r.Store.Holders(dgst)
+	if err = errors.Join(err, herr); err != nil {
+		r.Logger.WarnContext(ctx, "holders not read: upstream is asked", "ns", repo.Host, "repository", repo.Path, "digest", dgst, "err", err)
+		return false
 	}
 	for _, h := range holders {
 		host, path, _ := strings.Cut(h.Repository, "/")
 		if other, err := NewRepository(host, path); err == nil && !r.IsPrivate(other) {
-			return true, nil
+			return true
 		}
 	}
-	return false, nil
+	return false
 }
 
 // prove sees to it that a stored blob belongs to a repository: if it is not
 // known to, an upstream of the repository must send a part of it. Errors are
-// upstream's, and errdefs.ErrDataLoss if it sends other bytes.
+// upstream's, errdefs.ErrDataLoss if it sends other bytes, and an unreadError if
+// the stored ones cannot be compared.
 func (r *Registry) prove(ctx context.Context, repo Repository, b *cache.Blob) error {
-	if ok, err := r.belongs(repo, b.Digest()); ok || err != nil {
-		return err
+	if r.belongs(ctx, repo, b.Digest()) {
+		return nil
 	}
 	key := perCaller(ctx, "blob "+repo.String()+"@"+b.Digest().String())
 	if err := r.negatives.recall(key); err != nil {
@@ -102,7 +105,7 @@ func (r *Registry) sample(b *cache.Blob) (offset int64, data []byte, err error) 
 	}
 	data = make([]byte, n)
 	if _, err := io.ReadFull(io.NewSectionReader(b, offset, n), data); err != nil {
-		return 0, nil, fmt.Errorf("read %s: %w", b.Digest(), err)
+		return 0, nil, &unreadError{fmt.Errorf("read %s: %w", b.Digest(), err)}
 	}
 	return offset, data, nil
 }

@@ -25,10 +25,11 @@ type Image struct {
 	Missing int   `json:"missing"`
 	// State is fresh (inside the window), stale (outside it), digest (a digest
 	// never changes) or absent (pinned, but not stored).
-	State  string     `json:"state"`
-	Pin    *cache.Pin `json:"pin,omitempty"`
-	Tag    *cache.Tag `json:"tag,omitempty"`
-	Source string     `json:"source,omitempty"`
+	State string `json:"state"`
+	// Pins are why it may not be removed, those of its digest included.
+	Pins   []cache.Pin `json:"pins,omitempty"`
+	Tag    *cache.Tag  `json:"tag,omitempty"`
+	Source string      `json:"source,omitempty"`
 	// Created is when the store learnt of the reference.
 	Created time.Time `json:"created"`
 	// Window is the tag's as time.Duration writes it, or "unlimited" for one
@@ -52,10 +53,19 @@ type ImageDetail struct {
 	Companions []Companion `json:"companions,omitempty"`
 }
 
+// eachNode calls fn for all that hangs on an image, companions included.
+func (d ImageDetail) eachNode(fn func(Node)) {
+	d.Tree.each(fn)
+	for _, c := range d.Companions {
+		c.Tree.each(fn)
+	}
+}
+
 // Images returns all stored images: every tag, and every digest that was
 // asked for by name. What is pinned is listed even if it is not stored: the
 // pin may be a slip of the pen.
 func (r *Registry) Images(ctx context.Context) ([]Image, error) {
+	r.refreshPins()
 	refs, err := r.storedReferences()
 	if err != nil {
 		return nil, err
@@ -67,8 +77,12 @@ func (r *Registry) Images(ctx context.Context) ([]Image, error) {
 		}
 		d, _, err := r.imageTree(ref)
 		if errdefs.IsNotFound(err) {
-			if pin, err := r.Store.Pin(ref.name()); err == nil {
-				all = append(all, Image{Name: ref.name(), State: "absent", Pin: &pin, Created: pin.Created, Platforms: []string{}})
+			pins, err := r.Store.PinsOf(ref.name(), "")
+			if err != nil {
+				return nil, err
+			}
+			if exact := pinsNamed(ref.name(), pins); len(exact) > 0 {
+				all = append(all, Image{Name: ref.name(), State: "absent", Pins: pins, Created: exact[0].Created, Platforms: []string{}})
 			}
 			continue // else removed meanwhile
 		}
@@ -80,8 +94,8 @@ func (r *Registry) Images(ctx context.Context) ([]Image, error) {
 	return all, nil
 }
 
-// storedReferences lists what Images shows, each once, pins included whatever
-// is stored of them.
+// storedReferences lists what Images shows, each once, references that are
+// pinned included whatever is stored of them.
 func (r *Registry) storedReferences() ([]Reference, error) {
 	tags, err := r.Store.Tags()
 	if err != nil {
@@ -95,12 +109,16 @@ func (r *Registry) storedReferences() ([]Reference, error) {
 	if err != nil {
 		return nil, err
 	}
+	pinned := map[string]bool{} // by name
+	for _, p := range pins {
+		pinned[p.Name] = true
+	}
 	var names []string
 	for _, t := range tags {
 		names = append(names, t.Name)
 	}
 	for _, l := range links {
-		if l.Asked {
+		if l.Asked || pinned[l.Digest.String()] {
 			names = append(names, l.Repository+"@"+l.Digest.String())
 		}
 	}
@@ -121,6 +139,7 @@ func (r *Registry) storedReferences() ([]Reference, error) {
 
 // Image returns one stored image with its tree, or errdefs.ErrNotFound.
 func (r *Registry) Image(ref Reference) (ImageDetail, error) {
+	r.refreshPins()
 	img, _, err := r.wholeImage(ref)
 	if err != nil {
 		return ImageDetail{}, err
@@ -148,8 +167,8 @@ func (r *Registry) imageTree(ref Reference) (detail ImageDetail, unread, err err
 	if err != nil {
 		return ImageDetail{}, nil, err
 	}
-	if pin, err := r.Store.Pin(img.Name); err == nil {
-		img.Pin = &pin
+	if img.Pins, err = r.Store.PinsOf(img.Name, img.Descriptor.Digest); err != nil {
+		return ImageDetail{}, nil, err
 	}
 	walk := treeWalk{registry: r, image: &img, seen: map[digest.Digest]bool{}, unread: &unread}
 	tree := walk.node(img.Descriptor, 0)
@@ -181,7 +200,7 @@ func (r *Registry) describeImage(ref Reference, img *Image) error {
 	if policy.settles(ref.Tag) {
 		img.Window = "unlimited"
 	}
-	if subject := subjectOf(ref.Tag); subject != "" && r.isLinked(ref.Repository, subject) {
+	if subject := cache.SubjectOf(ref.Tag); subject != "" && r.isLinked(ref.Repository, subject) {
 		img.Subject = subject
 	}
 	if img.State = "stale"; policy.settles(ref.Tag) || fresh.IsFresh(tag, time.Now()) {

@@ -157,37 +157,37 @@ func TestPinKeepsImage(t *testing.T) {
 	if _, err := b.Pull(soon(t), tag, PullOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	pin, err := b.Pin(tag, "base of everything")
+	pin, err := b.pin(tag, "base of everything")
 	if err != nil || pin.Name != tag.String() {
 		t.Fatalf("got %+v, %v", pin, err)
 	}
-	if d, err := b.Image(tag); err != nil || d.Pin == nil || d.Pin.Reason != "base of everything" {
-		t.Errorf("got %+v, %v, want the pin shown", d.Pin, err)
+	if d, err := b.Image(tag); err != nil || len(d.Pins) != 1 || d.Pins[0].Reason != "base of everything" {
+		t.Errorf("got %+v, %v, want the pin shown", d.Pins, err)
 	}
 	_, err = b.Remove(soon(t), tag)
 	if !errdefs.IsFailedPrecondition(err) {
 		t.Errorf("got %v, want it refused", err)
 	}
-	mentions(t, err, "is pinned (base of everything)", "unpin")
-	if err := b.Unpin(tag); err != nil {
+	mentions(t, err, "is pinned\n  by cli (base of everything): larder unpin docker.io/library/app:1")
+	if err := b.Unpin(tag.name(), ""); err != nil {
 		t.Error(err)
 	}
-	if err := b.Unpin(tag); !errdefs.IsNotFound(err) {
+	if err := b.Unpin(tag.name(), ""); !errdefs.IsNotFound(err) {
 		t.Errorf("unpinned twice: got %v, want not found", err)
 	}
 	// Nobody has asked for the digest by name, but it is pinned.
 	withTag := byDigest
 	withTag.Tag = "1"
-	if pin, err := b.Pin(withTag, ""); err != nil || pin.Name != byDigest.String() {
+	if pin, err := b.pin(withTag, ""); err != nil || pin.Name != byDigest.String() {
 		t.Fatalf("got %+v, %v", pin, err)
 	}
 	if removed, err := b.Remove(soon(t), tag); err != nil || removed.Blobs != 0 {
 		t.Errorf("got %+v, %v, want nothing removed: it is pinned by digest", removed, err)
 	}
-	if images, err := b.Images(soon(t)); err != nil || len(images) != 1 || images[0].Pin == nil {
+	if images, err := b.Images(soon(t)); err != nil || len(images) != 1 || len(images[0].Pins) == 0 {
 		t.Errorf("images are %v, %v, want the pinned digest", images, err)
 	}
-	if err := b.Unpin(byDigest); err != nil {
+	if err := b.Unpin(byDigest.name(), ""); err != nil {
 		t.Error(err)
 	}
 	if removed, err := b.Remove(soon(t), byDigest); err != nil || removed.Blobs != len(img.Descriptors()) {
@@ -199,14 +199,14 @@ func TestPinKeepsImage(t *testing.T) {
 func TestPinBeforePull(t *testing.T) {
 	t.Parallel()
 	b, _ := one(t, build(1))
-	if _, err := b.Pin(app(t, "1"), ""); err != nil {
+	if _, err := b.pin(app(t, "1"), ""); err != nil {
 		t.Fatal(err)
 	}
 	if images, err := b.Images(soon(t)); err != nil || len(images) != 1 || images[0].State != "absent" {
 		t.Errorf("images are %v, %v, want an absent one", images, err)
 	}
 	b.resolve(app(t, "1"), Miss)
-	if images, err := b.Images(soon(t)); err != nil || len(images) != 1 || images[0].Pin == nil {
+	if images, err := b.Images(soon(t)); err != nil || len(images) != 1 || len(images[0].Pins) == 0 {
 		t.Errorf("images are %v, %v, want it pinned", images, err)
 	}
 }

@@ -55,6 +55,8 @@ type setup struct {
 	policies  Policies
 	companion Companions
 	log       io.Writer
+	disk      cache.Disk       // under the store
+	clock     func() time.Time // of the store
 }
 
 // withFault has upstreams that do not answer given up soon, if the fault of that
@@ -83,6 +85,8 @@ func newBench(t *testing.T, ups []*remotestest.Registry, change ...func(*setup))
 		upstream:  upstream.Options{HeaderTimeout: 20 * time.Second, Pause: time.Millisecond},
 		freshness: DefaultFreshness(),
 		log:       io.Discard,
+		clock:     time.Now,
+		disk:      cache.OSDisk(),
 	}
 	for _, c := range change {
 		c(&s)
@@ -105,7 +109,7 @@ func newBench(t *testing.T, ups []*remotestest.Registry, change ...func(*setup))
 	}
 	t.Cleanup(pool.Close)
 	logger := slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	store, err := cache.Open(s.root, cache.WithLogger(logger), cache.WithFillPolicy(cache.FillPolicy{
+	store, err := cache.Open(s.root, cache.WithLogger(logger), cache.WithDisk(s.disk), cache.WithClock(s.clock), cache.WithFillPolicy(cache.FillPolicy{
 		Stall: 10 * time.Second, Attempts: 2, Pause: time.Millisecond,
 	}))
 	if err != nil {
@@ -244,6 +248,12 @@ func (b *bench) settle(dgst digest.Digest) {
 	if err != nil && !errdefs.IsAlreadyExists(err) {
 		b.t.Fatalf("%s is not published: %v", dgst, err)
 	}
+}
+
+// pin pins a reference.
+func (b *bench) pin(ref Reference, reason string) (PinStatus, error) {
+	b.t.Helper()
+	return b.Pin(soon(b.t), cache.Pin{Name: ref.name(), Reason: reason})
 }
 
 // blobFile is where a blob is on disk.

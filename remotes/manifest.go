@@ -2,9 +2,7 @@ package remotes
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -15,24 +13,32 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Manifest is a stored manifest or index with its bytes.
+// Manifest is a manifest or index with its bytes.
 type Manifest struct {
 	Resolved
 	Data []byte
 }
 
 // Manifest returns a manifest by tag or digest. One that was damaged on disk
-// is thrown away and fetched again.
+// is set aside and fetched again.
 func (r *Registry) Manifest(ctx context.Context, ref Reference) (Manifest, error) {
 	if err := r.Policies.Permit(ref.Repository); err != nil {
 		return Manifest{}, err
 	}
 	m, err := r.manifest(ctx, ref)
 	if dgst := m.Descriptor.Digest; dgst != "" && errdefs.IsDataLoss(err) {
-		if err := r.throwAway(ctx, dgst, err); !errdefs.IsNotFound(err) {
+		if err := r.setAside(ctx, dgst, err); !errdefs.IsNotFound(err) {
 			return Manifest{}, err
 		}
 		m, err = r.manifest(ctx, ref)
+	}
+	if dgst := m.Descriptor.Digest; dgst != "" && err != nil {
+		// It is there, and the disk does not give it.
+		if perr := r.passManifest(ctx, ref.Repository, dgst, err); perr != nil {
+			return Manifest{}, fmt.Errorf("%w; %w", perr, err)
+		}
+		m.Outcome, m.Unstored = Miss, err
+		m.Data, err = r.manifestData(ref.Repository, dgst)
 	}
 	if err != nil {
 		return Manifest{}, err
@@ -49,43 +55,31 @@ func (r *Registry) manifest(ctx context.Context, ref Reference) (m Manifest, err
 	if err != nil {
 		return Manifest{}, err
 	}
-	if m.Data, err = r.readManifest(m.Descriptor.Digest); err != nil {
+	if m.Data, err = r.manifestData(ref.Repository, m.Descriptor.Digest); err != nil {
 		return m, fmt.Errorf("manifest %s: %w", ref, err)
 	}
 	return m, nil
 }
 
+// manifestData returns the bytes of a manifest that was brought for a repository.
+func (r *Registry) manifestData(repo Repository, dgst digest.Digest) ([]byte, error) {
+	if m, ok := r.passed.get(repo, dgst); ok {
+		return m.data, nil
+	}
+	return r.readManifest(dgst)
+}
+
 // readManifest reads a manifest from the store, once for all who want it at
-// the time: nobody may change the bytes. Its size on disk may be anything, if
-// someone tampered with it: it is bounded, and the digest decides.
+// the time: nobody may change the bytes.
 func (r *Registry) readManifest(dgst digest.Digest) ([]byte, error) {
-	data, err, _ := r.reads.Do(dgst.String(), func() (any, error) { return r.readStored(dgst) })
+	data, err, _ := r.reads.Do(dgst.String(), func() (any, error) { return r.Store.ReadManifest(dgst) })
 	if err != nil {
 		return nil, err
 	}
 	return data.([]byte), nil
 }
 
-func (r *Registry) readStored(dgst digest.Digest) ([]byte, error) {
-	b, err := r.Store.Open(dgst)
-	if err != nil {
-		return nil, err
-	}
-	defer b.Close()
-	if b.Size() > upstream.MaxManifestSize {
-		return nil, fmt.Errorf("stored manifest %s has %d bytes: %w", dgst, b.Size(), errdefs.ErrDataLoss)
-	}
-	data := make([]byte, b.Size())
-	if _, err := io.ReadFull(b, data); err != nil {
-		return nil, fmt.Errorf("read %s: %w", dgst, err)
-	}
-	if dgst.Algorithm().FromBytes(data) != dgst {
-		return nil, fmt.Errorf("stored manifest %s does not have its digest: %w", dgst, errdefs.ErrDataLoss)
-	}
-	return data, nil
-}
-
-// ensureManifest sees to it that a manifest is in the store. Who asks for a
+// ensureManifest sees to it that a manifest is at hand. Who asks for a
 // digest by name (asked), as for a pinned image, has it listed.
 func (r *Registry) ensureManifest(ctx context.Context, ref Reference, asked bool) (Resolved, error) {
 	res := Resolved{Outcome: Hit}
@@ -94,14 +88,19 @@ func (r *Registry) ensureManifest(ctx context.Context, ref Reference, asked bool
 	if errdefs.IsNotFound(err) {
 		began := time.Now()
 		res, err = r.bringManifest(ctx, Reference{Repository: ref.Repository, Digest: ref.Digest})
-		if err == nil && res.Outcome == Miss {
+		if err == nil && res.Outcome == Miss && r.passed.why(ref.Repository, ref.Digest) == nil {
 			r.sight(sighting{repo: ref.Repository, digest: ref.Digest, at: began})
 		}
 	}
 	if err != nil {
 		return Resolved{}, err
 	}
-	r.holds.note(ref.Digest)
+	if res.Unstored = r.passed.why(ref.Repository, ref.Digest); res.Unstored != nil {
+		res.Outcome = Miss
+		return res, nil //nolint:nilerr // it is at hand
+	}
+	r.Store.NoteServed(ref.Digest)
+	r.Store.Touch("", ref.Digest)
 	if asked {
 		// Book-keeping: a disk that takes no writes must not cost the answer.
 		if err := r.noteWanted(ref.Repository, ref.Digest); err != nil {
@@ -114,56 +113,59 @@ func (r *Registry) ensureManifest(ctx context.Context, ref Reference, asked bool
 // ownManifest is storedManifest of a repository. One that does not belong to it
 // is not found: what the repository's upstream then sends shows that it does.
 func (r *Registry) ownManifest(ctx context.Context, repo Repository, dgst digest.Digest) (ocispec.Descriptor, error) {
+	if m, ok := r.takePassed(ctx, repo, dgst); ok {
+		return m.descriptor, nil
+	}
 	desc, err := r.storedManifest(ctx, dgst)
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	ok, err := r.belongs(repo, dgst)
-	if err == nil && !ok {
-		err = fmt.Errorf("manifest %s is not known to be one of %s: %w", dgst, repo, errdefs.ErrNotFound)
-	}
-	if err != nil {
-		return ocispec.Descriptor{}, err
+	if !r.belongs(ctx, repo, dgst) {
+		return ocispec.Descriptor{}, fmt.Errorf("manifest %s is not known to be one of %s: %w", dgst, repo, errdefs.ErrNotFound)
 	}
 	return desc, nil
 }
 
 // storedManifest describes a manifest that is in the store. What it is, the
 // document says, and the index only where the document does not: what the
-// index has may be another manifest's claim. A damaged one is thrown away and
-// not found; a blob that is no manifest is not found either.
+// index has may be another manifest's claim. A damaged one is set aside and
+// not found; a blob that is no manifest is not found either, nor one that the
+// disk does not give.
 func (r *Registry) storedManifest(ctx context.Context, dgst digest.Digest) (ocispec.Descriptor, error) {
-	info, err := r.Store.Info(ctx, dgst)
+	size, err := r.Store.Size(dgst)
 	if err != nil {
-		return ocispec.Descriptor{}, err
+		return ocispec.Descriptor{}, asNotFound(dgst, err)
 	}
-	if info.Size > upstream.MaxManifestSize {
-		return ocispec.Descriptor{}, fmt.Errorf("blob %s of %d bytes is no manifest: %w", dgst, info.Size, errdefs.ErrNotFound)
+	if size > cache.MaxManifestSize {
+		return ocispec.Descriptor{}, fmt.Errorf("blob %s of %d bytes is no manifest: %w", dgst, size, errdefs.ErrNotFound)
 	}
-	if desc, ok := r.described.Get(dgst); ok && desc.Size == info.Size {
+	if desc, ok := r.described.Get(dgst); ok && desc.Size == size {
 		return desc, nil
 	}
 	data, err := r.readManifest(dgst)
 	if errdefs.IsDataLoss(err) {
-		return ocispec.Descriptor{}, r.throwAway(ctx, dgst, err)
+		return ocispec.Descriptor{}, r.setAside(ctx, dgst, err)
 	}
 	if err != nil {
-		return ocispec.Descriptor{}, err
+		return ocispec.Descriptor{}, asNotFound(dgst, err)
 	}
-	facts, err := r.Store.Facts(dgst)
-	if err != nil && !errdefs.IsNotFound(err) {
-		return ocispec.Descriptor{}, err
-	}
-	m, err := parseManifest(data, facts.MediaType)
-	if err != nil {
-		m, err = parseManifest(data, "")
-	}
+	facts, _ := r.Store.Facts(dgst) // none, or an index that cannot be read: the document says enough
+	m, err := cache.ParseStored(data, facts.MediaType)
 	if err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("blob %s: %v: %w", dgst, err, errdefs.ErrNotFound) //nolint:errorlint // nothing is damaged: it is another thing
 	}
-	desc := m.describe(dgst, data)
+	desc := m.Describe(dgst, data)
 	r.described.Add(dgst, desc)
 	return desc, nil
+}
+
+// asNotFound makes "not found" of what the disk says of a blob: upstream has it,
+// and a pull must not fail for a disk.
+func asNotFound(dgst digest.Digest, err error) error {
+	if errdefs.IsNotFound(err) {
+		return err
+	}
+	return fmt.Errorf("blob %s: %v: %w", dgst, err, errdefs.ErrNotFound) //nolint:errorlint // see above
 }
 
 // maxDescribed bounds the memory of what manifests are: about 200 bytes each.
@@ -206,23 +208,26 @@ func (r *Registry) bringManifest(ctx context.Context, ref Reference) (Resolved, 
 	return res, nil
 }
 
-// fetchManifest brings a manifest from one upstream into the store, with what
-// it says of its blobs and to which repository it belongs.
+// fetchManifest brings a manifest from one upstream into the store, or to hand if
+// the disk does not take it.
 func (r *Registry) fetchManifest(ctx context.Context, c *upstream.Client, repo Repository, dgst digest.Digest) (ocispec.Descriptor, error) {
+	m, err := r.askManifest(ctx, c, repo, dgst)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	r.keepManifest(ctx, repo, m)
+	return m.descriptor, nil
+}
+
+// askManifest fetches a manifest from one upstream.
+func (r *Registry) askManifest(ctx context.Context, c *upstream.Client, repo Repository, dgst digest.Digest) (passedManifest, error) {
 	data, contentType, err := c.Manifest(ctx, repo.Path, dgst)
 	if err != nil {
-		return ocispec.Descriptor{}, err
+		return passedManifest{}, err
 	}
-	m, err := parseManifest(data, contentType)
+	m, err := cache.ParseManifest(data, contentType)
 	if err != nil {
-		return ocispec.Descriptor{}, fmt.Errorf("%s@%s from %s: %w", repo, dgst, c.Endpoint(), err)
+		return passedManifest{}, fmt.Errorf("%s@%s from %s: %w", repo, dgst, c.Endpoint(), err)
 	}
-	err = r.Store.Put(ctx, dgst, data, cache.Facts{MediaType: m.mediaType, Source: c.Endpoint().String()})
-	if err != nil {
-		return ocispec.Descriptor{}, err
-	}
-	return m.describe(dgst, data), errors.Join(
-		r.Store.NoteDescriptors(m.children()),
-		r.noteFound(repo, dgst),
-	)
+	return passedManifest{descriptor: m.Describe(dgst, data), manifest: m, data: data, source: c.Endpoint().String()}, nil
 }

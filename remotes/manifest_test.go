@@ -68,8 +68,8 @@ func TestDamagedManifestIsNotDescribed(t *testing.T) {
 	}
 }
 
-// The index is lost between two runs: digests are served all the same, with
-// their types.
+// The index is lost between two runs, and its snapshot, too: digests are served
+// all the same, with their types.
 func TestLostIndex(t *testing.T) {
 	t.Parallel()
 	up := remotestest.New(t)
@@ -86,8 +86,10 @@ func TestLostIndex(t *testing.T) {
 			}
 		}
 	})
-	if err := os.Remove(filepath.Join(root, "index.db")); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"index.db", "index.json"} {
+		if err := os.Remove(filepath.Join(root, name)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	up.Stop()
 	t.Run("after", func(t *testing.T) { //nolint:paralleltest // see above
@@ -159,7 +161,7 @@ func TestClaimsDoNotChangeTypes(t *testing.T) {
 }
 
 // A layer that someone asks for as a manifest is neither served as one nor
-// thrown away.
+// set aside.
 func TestLayerIsNoManifest(t *testing.T) {
 	t.Parallel()
 	img := remotestest.Build(remotestest.ImageSpec{Layers: []int64{6 << 20, 1000}})

@@ -57,6 +57,20 @@ func (n Names) Map(ns, path string) (Repository, error) {
 	return repo, nil
 }
 
+// ParseReference reads a reference as a person types it, and maps it.
+func (n Names) ParseReference(s string) (Reference, error) {
+	ref, err := ParseReference(s)
+	if err != nil {
+		return Reference{}, err
+	}
+	repo, err := n.Map(ref.Host, ref.Path)
+	if err != nil {
+		return Reference{}, fmt.Errorf("reference %q: %w", s, err)
+	}
+	ref.Repository = repo
+	return ref, nil
+}
+
 func (n Names) mapByRule(path string) (Repository, error) {
 	repo, _, err := n.Rules.Map(path)
 	return repo, err

@@ -1,6 +1,7 @@
 package remotes
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 
@@ -74,4 +75,17 @@ func (c platformChoice) choose(descs []ocispec.Descriptor) ([]ocispec.Descriptor
 // provenance and the like: BuildKit gives these the platform unknown/unknown.
 func isAttestation(desc ocispec.Descriptor) bool {
 	return desc.Platform != nil && desc.Platform.OS == "unknown"
+}
+
+// configPlatform reads the platform that an image's config names.
+func (r *Registry) configPlatform(config ocispec.Descriptor) (string, error) {
+	data, err := r.readManifest(config.Digest) // bounded and checked like one
+	if err != nil {
+		return "", err
+	}
+	var p ocispec.Platform
+	if err := json.Unmarshal(data, &p); err != nil || p.OS == "" {
+		return "", fmt.Errorf("config %s names no platform: %w", config.Digest, errdefs.ErrNotFound)
+	}
+	return platforms.FormatAll(p), nil
 }

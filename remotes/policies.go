@@ -173,11 +173,21 @@ func (ps Policies) AnyPrivate() bool {
 
 // saysPrivate reports whether any rule or template says so.
 func (ps Policies) saysPrivate() bool {
-	private := func(c cover) bool { return c.settings.Private == PrivateVerify }
+	return ps.anySays(func(s *setter) bool { return s.settings.Private == PrivateVerify })
+}
+
+// anyLifecycle reports whether any repository may have a lifecycle policy.
+func (ps Policies) anyLifecycle() bool {
+	return ps.anySays(func(s *setter) bool { return s.lifecycle != nil })
+}
+
+// anySays reports whether any rule or template says something.
+func (ps Policies) anySays(says func(*setter) bool) bool {
+	covers := func(c cover) bool { return says(c.setter) }
 	for _, on := range ps.byHost {
-		if slices.ContainsFunc(on.rules, private) || slices.ContainsFunc(on.templates, private) {
+		if slices.ContainsFunc(on.rules, covers) || slices.ContainsFunc(on.templates, covers) {
 			return true
 		}
 	}
-	return ps.root != nil && ps.root.settings.Private == PrivateVerify
+	return ps.root != nil && says(ps.root)
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/larder-project/larder/cache/lifecycle"
 )
 
 // Policy is how one repository is treated: Settings without gaps.
@@ -15,7 +17,7 @@ type Policy struct {
 	Deleted string
 
 	// Who says it. Nil: nobody but the defaults.
-	mode, mutability, allow, deny *setter
+	mode, mutability, allow, deny, lifecycle *setter
 }
 
 // fill fills gaps with the defaults, of which the freshness is one.
@@ -43,6 +45,15 @@ func (p Policy) WindowOf(f Freshness, ref Reference) (window time.Duration, alwa
 	return p.over(f).WindowOf(ref.String()), p.settles(ref.Tag)
 }
 
+// Lifecycle is the lifecycle policy that holds, and who says it, for instance
+// rule "docker-hub". ok is false if there is none.
+func (p Policy) Lifecycle() (policy lifecycle.Policy, by string, ok bool) {
+	if p.lifecycle == nil {
+		return lifecycle.Policy{}, "", false
+	}
+	return *p.lifecycle.lifecycle, p.lifecycle.String(), true
+}
+
 // setter is a rule or a template with its settings, compiled.
 type setter struct {
 	// name is for texts, for instance: rule "docker-hub".
@@ -53,15 +64,20 @@ type setter struct {
 	prefixes                []string
 	settings                Settings
 	exclusions, allow, deny []Pattern
+	lifecycle               *lifecycle.Policy // nil: it says nothing
 }
 
 // newSetter compiles settings.
 func newSetter(name string, s Settings, prefixes ...string) (*setter, error) {
 	compiled := &setter{name: name, prefixes: prefixes, settings: s}
-	var errs [3]error
+	var errs [4]error
 	compiled.exclusions, errs[0] = parsePatterns(s.ImageTagMutabilityExclusionFilters)
 	compiled.allow, errs[1] = parsePatterns(s.Allow)
 	compiled.deny, errs[2] = parsePatterns(s.Deny)
+	if s.LifecyclePolicy != "" {
+		policy, err := lifecycle.Parse([]byte(s.LifecyclePolicy))
+		compiled.lifecycle, errs[3] = &policy, err
+	}
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
@@ -98,5 +114,8 @@ func (s *setter) apply(p *Policy) {
 	}
 	if len(s.deny) > 0 {
 		p.deny = s
+	}
+	if s.lifecycle != nil {
+		p.lifecycle = s
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/errdefs"
+	"github.com/larder-project/larder/cache"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
@@ -70,6 +71,9 @@ func (r *Registry) Pull(ctx context.Context, ref Reference, opts PullOptions) (P
 	if err != nil {
 		return PullResult{}, err
 	}
+	if res.Unstored != nil {
+		return PullResult{}, fmt.Errorf("pull %s: %w", ref, notStored(res.Unstored))
+	}
 	result := PullResult{Resolved: res}
 	if res.Outcome == Miss { // the root came with the answer; below it is a hit
 		result.Fetched = res.Descriptor.Size
@@ -82,7 +86,7 @@ func (r *Registry) Pull(ctx context.Context, ref Reference, opts PullOptions) (P
 			return PullResult{}, err
 		}
 	}
-	walk := manifestWalk{grip: grip{holds: r.holds}, registry: r, repo: ref.Repository, want: want, result: &result, seen: map[digest.Digest]bool{}}
+	walk := manifestWalk{grip: grip{store: r.Store}, registry: r, repo: ref.Repository, want: want, result: &result, seen: map[digest.Digest]bool{}}
 	defer walk.release()
 	if err := walk.visit(ctx, res.Descriptor, 0); err != nil {
 		return PullResult{}, fmt.Errorf("pull %s: %w", ref, err)
@@ -134,6 +138,11 @@ func (r *Registry) pullCompanions(ctx context.Context, ref Reference, result *Pu
 	return nil
 }
 
+// notStored says to who wants something stored why it is not.
+func notStored(why error) error {
+	return fmt.Errorf("the disk does not take it (\"larder status\" tells more): %w", why)
+}
+
 // manifestWalk brings the manifests of an image, from the root down, and
 // collects the blobs they name. What stands in several places counts once.
 type manifestWalk struct {
@@ -164,20 +173,23 @@ func (w *manifestWalk) visit(ctx context.Context, desc ocispec.Descriptor, depth
 	if err != nil {
 		return err
 	}
+	if m.Unstored != nil {
+		return notStored(m.Unstored)
+	}
 	w.result.Manifests++
 	w.result.Bytes += int64(len(m.Data))
 	if m.Outcome != Hit {
 		w.result.Fetched += int64(len(m.Data))
 	}
-	doc, err := parseManifest(m.Data, m.Descriptor.MediaType)
+	doc, err := cache.ParseManifest(m.Data, m.Descriptor.MediaType)
 	if err != nil {
 		return err
 	}
-	w.addBlobs(doc.blobs)
-	if !doc.isIndex() {
+	w.addBlobs(doc.Blobs)
+	if !doc.IsIndex() {
 		return nil
 	}
-	chosen, err := w.want.choose(doc.manifests)
+	chosen, err := w.want.choose(doc.Manifests)
 	if err != nil {
 		return err
 	}
@@ -223,6 +235,9 @@ func (r *Registry) pullBlob(ctx context.Context, repo Repository, desc ocispec.D
 			p.Size = now.Size
 		}
 		report(p)
+		if now.Unstored != nil {
+			return p, notStored(now.Unstored)
+		}
 		if now.Done && now.Err == nil && !r.mayShare(fill, repo) {
 			return r.storedBlob(ctx, repo, p, report)
 		}
@@ -243,7 +258,7 @@ func (r *Registry) pullBlob(ctx context.Context, repo Repository, desc ocispec.D
 // storedBlob reports a blob that is there; its size is the file's and not the
 // manifest's word. A damaged one is brought anew.
 func (r *Registry) storedBlob(ctx context.Context, repo Repository, p BlobProgress, report func(BlobProgress)) (BlobProgress, error) {
-	b, err := r.openWhole(ctx, p.Digest)
+	b, err := r.Store.OpenVerified(ctx, p.Digest)
 	if errdefs.IsNotFound(err) && ctx.Err() == nil {
 		return r.pullBlob(ctx, repo, ocispec.Descriptor{Digest: p.Digest, MediaType: p.MediaType, Size: p.Size}, report)
 	}

@@ -2,6 +2,7 @@ package remotes
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -31,16 +32,10 @@ func (r *Registry) Referrers(ctx context.Context, repo Repository, dgst digest.D
 		return ReferrerList{}, err
 	}
 	_, err := r.Store.Link(repo.String(), dgst)
-	if errdefs.IsNotFound(err) {
+	old, stored, rerr := r.storedReferrers(repo, dgst)
+	if err = errors.Join(err, rerr); err != nil { // also if the disk does not give the index
 		descs, err := r.askReferrers(ctx, repo, dgst, artifactType)
 		return ReferrerList{Manifests: descs, Outcome: Miss}, err
-	}
-	if err != nil {
-		return ReferrerList{}, err
-	}
-	old, stored, err := r.storedReferrers(repo, dgst)
-	if err != nil {
-		return ReferrerList{}, err
 	}
 	list := ReferrerList{Manifests: old.Manifests, Outcome: Hit}
 	if !stored || !r.isCurrent(repo, dgst, old.Validated) {
@@ -154,5 +149,5 @@ func (r *Registry) askReferrers(ctx context.Context, repo Repository, dgst diges
 		descs, err = c.Referrers(ctx, repo.Path, dgst, artifactType)
 		return err
 	})
-	return slices.DeleteFunc(descs, func(d ocispec.Descriptor) bool { return checkDescriptor(d) != nil }), err
+	return slices.DeleteFunc(descs, func(d ocispec.Descriptor) bool { return cache.CheckDescriptor(d) != nil }), err
 }

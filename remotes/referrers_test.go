@@ -2,12 +2,15 @@ package remotes
 
 import (
 	"net/http"
+	"runtime"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/larder-project/larder/cache"
 	"github.com/larder-project/larder/remotes/remotestest"
+	"github.com/larder-project/larder/remotes/upstream"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -168,4 +171,65 @@ func TestReferrersThatAreNone(t *testing.T) {
 	up.Fault(remotestest.Referrers(), remotestest.Status(http.StatusOK, nil,
 		`{"schemaVersion":2,"manifests":[{"digest":"../../etc","size":1},{"digest":"`+img.Root.Digest.String()+`","size":-1},{"digest":"`+emptyDigest.String()+`","size":1}]}`))
 	b.referrers(img.Root.Digest, "", Miss, 1)
+}
+
+// A page of the largest size with a million entries is refused, for little
+// memory, wherever it stands, and nothing is remembered of its list.
+//
+//nolint:paralleltest // it measures what it allocates
+func TestHostileReferrersAreCheap(t *testing.T) {
+	const head, piece, tail = `{"schemaVersion":2,"manifests":[`, `{},`, `{}]}`
+	page := []byte(head + strings.Repeat(piece, (upstream.MaxManifestSize-1<<10)/len(piece)) + tail)
+	img := build(1)
+	byTag := remotestest.Reference(strings.Replace(img.Root.Digest.String(), ":", "-", 1))
+	for name, c := range map[string]struct {
+		opts         []remotestest.Option
+		match        remotestest.Match
+		artifactType string
+		further      bool // it is not the first page
+	}{
+		"first page":    {match: remotestest.Referrers()},
+		"one type":      {match: remotestest.Referrers(), artifactType: sigType},
+		"by the tag":    {match: byTag, opts: []remotestest.Option{remotestest.WithoutReferrers()}},
+		"not the first": {match: remotestest.Referrers(), further: true},
+	} {
+		up := remotestest.New(t, c.opts...)
+		up.PutImage("library/app", "1", img)
+		b := newBench(t, []*remotestest.Registry{up})
+		b.resolve(app(t, "1"), Miss)
+		remove := up.Fault(c.match, func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+			if c.further && req.URL.RawQuery == "" {
+				w.Header().Set("Link", `</?page=2>; rel="next"`)
+				next.ServeHTTP(w, req)
+				return
+			}
+			_, _ = w.Write(page)
+		})
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		begun := time.Now()
+		got, err := b.Referrers(soon(t), appRepo(), img.Root.Digest, c.artifactType)
+		took := time.Since(begun)
+		runtime.ReadMemStats(&after)
+		grown := after.TotalAlloc - before.TotalAlloc
+		t.Logf("%s: %d KiB in %s, %d KiB allocated: %v", name, len(page)>>10, took.Round(time.Millisecond), grown>>10, err)
+		if grown > 10*upstream.MaxManifestSize {
+			t.Errorf("%s: allocated %d KiB", name, grown>>10)
+		}
+		if !errdefs.IsDataLoss(err) || len(got.Manifests) != 0 {
+			t.Errorf("%s: got %d, %v, want data loss", name, len(got.Manifests), err)
+		} else {
+			mentions(t, err, "more descriptors than the 10000 that are taken")
+		}
+		if rf, stored, err := b.storedReferrers(appRepo(), img.Root.Digest); stored || len(rf.Manifests) != 0 || err != nil {
+			t.Errorf("%s: %d are stored, %t, %v", name, len(rf.Manifests), stored, err)
+		}
+		// What is remembered already is served instead.
+		remove()
+		up.PutReferrer("library/app", img.Root, sigType)
+		b.referrers(img.Root.Digest, "", Miss, 1)
+		up.Fault(c.match, func(w http.ResponseWriter, _ *http.Request, _ http.Handler) { _, _ = w.Write(page) })
+		b.outdate(img.Root.Digest)
+		b.referrers(img.Root.Digest, "", Stale, 1)
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -46,6 +47,11 @@ type Config struct {
 	Access Access
 	// Companions say what comes along with an image; zero: nothing.
 	Companions Companions
+	// Pinned are the pins of the configuration, PinFile has more; nil: none.
+	Pinned  []cache.Pin
+	PinFile *PinFile
+	// Users are asked before lifecycle policies expire images. Nil: nobody is.
+	Users Users
 	// Logger gets what no client hears of, such as a stale answer's reason.
 	Logger *slog.Logger
 }
@@ -71,33 +77,31 @@ type Registry struct {
 	// What is done with the store.
 	reads     singleflight.Group // manifests being read, by digest
 	described *lru.Cache[digest.Digest, ocispec.Descriptor]
-	holds     *holds   // what no removal may delete now
-	backlog   *backlog // images whose companions are to be fetched
+	pullSets  *lru.Cache[digest.Digest, []digest.Digest]
+	backlog   *backlog   // images whose companions are to be fetched
+	expiring  sync.Mutex // held while lifecycle policies expire images
+	passed    *passed    // manifests that could not be stored
 }
 
 // NewRegistry makes a Registry.
 func NewRegistry(c Config) *Registry {
 	c.Policies = c.Policies.over(c.Freshness)
+	c.Store.SetPins(cache.PinOwnerConfig, c.Pinned)
+	if c.PinFile != nil {
+		pins, _ := c.PinFile.Pins() // a problem is told when it is read again
+		c.Store.SetPins(cache.PinOwnerFile, pins)
+	}
 	return &Registry{
 		Config: c, overdue: newOverdue(),
 		negatives: newNegatives(maxNegatives, negativeTTL), senders: newSenders(), sources: newSources(), grants: newGrants(c.Access),
-		described: newDescribed(), holds: newHolds(), backlog: newBacklog(),
+		described: newDescribed(), pullSets: newPullSets(), backlog: newBacklog(), passed: newPassed(),
 	}
 }
 
 // ParseReference reads a reference as a person types it and maps it as if a
 // client had asked for it.
 func (r *Registry) ParseReference(s string) (Reference, error) {
-	ref, err := ParseReference(s)
-	if err != nil {
-		return Reference{}, err
-	}
-	repo, err := r.Names.Map(ref.Host, ref.Path)
-	if err != nil {
-		return Reference{}, fmt.Errorf("reference %q: %w", s, err)
-	}
-	ref.Repository = repo
-	return ref, nil
+	return r.Names.ParseReference(s)
 }
 
 // Resolved is what a reference points to.
@@ -106,10 +110,13 @@ type Resolved struct {
 	Outcome    Outcome
 	// Problem is why a stale answer is one.
 	Problem error
+	// Unstored is why the manifest is not in the store, nil if it is: the disk
+	// does not take it.
+	Unstored error
 }
 
 // Resolve returns the descriptor of a manifest by tag or digest, and sees to
-// it that the manifest is in the store.
+// it that the manifest is in the store, or at hand if the disk does not take it.
 func (r *Registry) Resolve(ctx context.Context, ref Reference) (Resolved, error) {
 	if err := r.Policies.Permit(ref.Repository); err != nil {
 		return Resolved{}, err
@@ -132,7 +139,7 @@ func (r *Registry) Refresh(ctx context.Context, ref Reference) (Resolved, error)
 	}
 	began := time.Now()
 	res, err := r.resolveTag(ctx, ref, true)
-	if err == nil && subjectOf(ref.Tag) == "" {
+	if err == nil && cache.SubjectOf(ref.Tag) == "" {
 		r.sight(sighting{repo: ref.Repository, digest: res.Descriptor.Digest, at: began, force: true})
 	}
 	return res, err

@@ -8,6 +8,7 @@ import (
 	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/containerd/v2/pkg/reference"
 	"github.com/containerd/errdefs"
+	"github.com/larder-project/larder/cache"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -92,7 +93,7 @@ type fetcher struct {
 // Fetch opens what a descriptor describes. Only its digest and media type
 // count; its URLs are not followed.
 func (f fetcher) Fetch(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
-	if isManifestMediaType(desc.MediaType) {
+	if cache.IsManifestMediaType(desc.MediaType) {
 		// Into the store first; then it is a blob like any other.
 		if _, err := f.registry.Manifest(ctx, Reference{Repository: f.repo, Digest: desc.Digest}); err != nil {
 			return nil, err

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/larder-project/larder/cache/lifecycle"
 )
 
 // Mode says when the upstreams of a repository are asked.
@@ -54,6 +55,9 @@ type Settings struct {
 	// below the prefix. What Deny matches, or a non-empty Allow does not, is
 	// refused.
 	Allow, Deny []string
+	// LifecyclePolicy is the text of an ECR lifecycle policy: which stored
+	// images of each repository go. See package lifecycle.
+	LifecyclePolicy string
 }
 
 // Validate returns every problem of the settings, each naming its field and
@@ -71,7 +75,24 @@ func (s Settings) problems() []error {
 	}
 	all = append(all, s.mutabilityProblems()...)
 	all = append(all, patternProblems("allow", s.Allow)...)
-	return append(all, patternProblems("deny", s.Deny)...)
+	all = append(all, patternProblems("deny", s.Deny)...)
+	return append(all, lifecycleProblems(s.LifecyclePolicy)...)
+}
+
+// lifecycleProblems are all that is wrong with the text of a policy.
+func lifecycleProblems(text string) []error {
+	if text == "" {
+		return nil
+	}
+	_, err := lifecycle.Parse([]byte(text))
+	all := []error{err}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		all = joined.Unwrap()
+	}
+	for i, err := range found(all) {
+		all[i] = fmt.Errorf("lifecycle_policy: %w", err)
+	}
+	return found(all)
 }
 
 // found leaves out what is no problem.

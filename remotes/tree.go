@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/containerd/platforms"
+	"github.com/larder-project/larder/cache"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -15,6 +16,14 @@ type Node struct {
 	Stored   bool   `json:"stored"`
 	Source   string `json:"source,omitempty"`
 	Children []Node `json:"children,omitempty"`
+}
+
+// each calls fn for a node and all below it, parents first.
+func (n Node) each(fn func(Node)) {
+	fn(n)
+	for _, c := range n.Children {
+		c.each(fn)
+	}
 }
 
 // treeWalk builds an image's tree and sums it up in the image.
@@ -52,7 +61,7 @@ func (w treeWalk) node(desc ocispec.Descriptor, depth int) Node {
 		return n
 	}
 	w.image.Size += info.Size
-	if depth > maxDepth || (n.MediaType != "" && !isManifestMediaType(n.MediaType)) {
+	if depth > maxDepth || (n.MediaType != "" && !cache.IsManifestMediaType(n.MediaType)) {
 		return n
 	}
 	w.addChildren(&n, depth)
@@ -67,32 +76,32 @@ func (w treeWalk) addChildren(n *Node, depth int) {
 		}
 		return
 	}
-	m, err := parseManifest(data, n.MediaType)
+	m, err := cache.ParseManifest(data, n.MediaType)
 	if err != nil {
 		return // it calls itself a manifest and is none: nothing hangs on it
 	}
-	n.MediaType = m.mediaType
+	n.MediaType = m.MediaType
 	whole := true
-	for _, child := range m.children() {
+	for _, child := range m.Children() {
 		c := w.node(child, depth+1)
 		whole = whole && c.Stored
 		n.Children = append(n.Children, c)
 	}
-	if whole && !m.isIndex() && !isAttestation(n.Descriptor) {
+	if whole && !m.IsIndex() && !isAttestation(n.Descriptor) {
 		w.image.Platforms = append(w.image.Platforms, w.platform(n, m))
 	}
 }
 
 // platform names the platform of a whole manifest: as the index says, else as
 // its config does.
-func (w treeWalk) platform(n *Node, m manifest) string {
+func (w treeWalk) platform(n *Node, m cache.Manifest) string {
 	if n.Platform != nil {
 		return platforms.FormatAll(*n.Platform)
 	}
-	if len(m.blobs) == 0 {
+	if len(m.Blobs) == 0 {
 		return "unknown"
 	}
-	if p, err := w.registry.configPlatform(m.blobs[0]); err == nil {
+	if p, err := w.registry.configPlatform(m.Blobs[0]); err == nil {
 		return p
 	}
 	return "unknown"

@@ -34,6 +34,8 @@ type ImageSpec struct {
 	Platforms []string
 	// Docker uses the media types of Docker's schema 2.
 	Docker bool
+	// Archives are tar streams, each of which is one more layer.
+	Archives [][]byte
 	// Files go into one more layer, the last.
 	Files []File
 	// Cmd is the command that a container of the image runs.
@@ -119,6 +121,9 @@ func (b *builder) manifest(index int, p ocispec.Platform) ocispec.Descriptor {
 	}
 	for i, size := range b.spec.Layers {
 		add(payloadLayer(b.random(index, i), fmt.Sprintf("layer-%d", i), size))
+	}
+	for _, archive := range b.spec.Archives {
+		add(archiveLayer(archive))
 	}
 	if len(b.spec.Files) > 0 {
 		add(fileLayer(b.spec.Files))

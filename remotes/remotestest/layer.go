@@ -65,6 +65,16 @@ func writeLayer(size int64, fill func(*tar.Writer)) layer {
 	return layer{data: buf.Bytes(), diffID: diff.Digest()}
 }
 
+// archiveLayer is a tar stream, compressed as usual.
+func archiveLayer(archive []byte) layer {
+	var buf bytes.Buffer
+	gz := gzip.NewWriter(&buf)
+	_, err := gz.Write(archive)
+	must(err)
+	must(gz.Close())
+	return layer{data: buf.Bytes(), diffID: digest.FromBytes(archive)}
+}
+
 func addDir(tw *tar.Writer, name string) {
 	must(tw.WriteHeader(&tar.Header{
 		Typeflag: tar.TypeDir, Name: name + "/", Mode: 0o755, ModTime: time.Unix(0, 0), Format: tar.FormatPAX,
