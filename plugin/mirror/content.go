@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"time"
@@ -28,6 +29,9 @@ func (s *Server) serveManifest(ctx context.Context, w http.ResponseWriter, r *ht
 	if err != nil {
 		return err
 	}
+	if s.options.Seeder != nil && m.Unstored == nil && isOwnContainerd(r) {
+		s.options.Seeder.Seed(ctx, repo, m.Descriptor.Digest)
+	}
 	describe(w, m.Descriptor, m.Outcome)
 	if m.Problem != nil {
 		s.options.Logger.WarnContext(ctx, "serving a stale tag", "ref", ref.String(), "digest", m.Descriptor.Digest, "err", m.Problem)
@@ -36,6 +40,13 @@ func (s *Server) serveManifest(ctx context.Context, w http.ResponseWriter, r *ht
 	content := io.NewSectionReader(bytesAt(m.Data), 0, m.Descriptor.Size)
 	http.ServeContent(w, withoutOddRange(r), "", time.Time{}, content)
 	return nil
+}
+
+// isOwnContainerd tells containerd on this machine from whoever else asks, and does
+// not pull into its content: another program, or another node.
+func isOwnContainerd(r *http.Request) bool {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	return err == nil && net.ParseIP(host).IsLoopback() && strings.HasPrefix(r.UserAgent(), "containerd/")
 }
 
 // describe sets the headers that containerd needs, or it asks once more.
@@ -52,17 +63,22 @@ func (s *Server) serveBlob(ctx context.Context, w http.ResponseWriter, r *http.R
 	if err != nil {
 		return invalid("DIGEST_INVALID", fmt.Errorf("digest %.100q: %w", req.object, err))
 	}
-	blob, err := s.registry.Blob(ctx, r.Context(), repo, dgst)
+	blob, leave, err := s.openBlob(ctx, r, repo, dgst)
 	if err != nil {
 		return err
 	}
+	defer leave()
 	defer blob.Close()
 	describe(w, ocispec.Descriptor{MediaType: "application/octet-stream", Digest: dgst}, blob.Outcome)
 	r = withoutOddRange(r)
 	if blob.Outcome == remotes.Hit {
 		// As it is, so that the server has the kernel send the file. If that
-		// fails, too little was sent: see recorder.checkWhole.
+		// fails, too little was sent: see recorder.checkWhole. containerd asks
+		// again for the rest.
 		http.ServeContent(w, r, "", time.Time{}, blob.ReadSeekCloser)
+		if rec, ok := w.(*recorder); ok {
+			blob.Failed(ctx, rec.failed)
+		}
 		return nil
 	}
 	body := &failureReader{ReadSeeker: blob}
@@ -78,6 +94,36 @@ func (s *Server) serveBlob(ctx context.Context, w http.ResponseWriter, r *http.R
 		return errors.Join(body.err, err)
 	}
 	return nil
+}
+
+// openBlob opens a blob, a stored one when there is a place for it. leave gives
+// the place back. A place is not taken while upstream is waited for: one that is
+// slow would keep all others from what is stored.
+func (s *Server) openBlob(ctx context.Context, r *http.Request, repo remotes.Repository, dgst digest.Digest) (_ *remotes.Blob, leave func(), _ error) {
+	blob, err := s.registry.Blob(ctx, r.Context(), repo, dgst)
+	if err != nil || blob.Outcome != remotes.Hit || s.places == nil {
+		return blob, func() {}, err
+	}
+	leave = func() { <-s.places }
+	select {
+	case s.places <- struct{}{}:
+		return blob, leave, nil
+	default:
+	}
+	if err := blob.Close(); err != nil { // what waits holds no file
+		return nil, nil, err
+	}
+	select {
+	case s.places <- struct{}{}:
+	case <-ctx.Done():
+		return nil, nil, &mistake{status: http.StatusServiceUnavailable, code: "UNAVAILABLE",
+			message: "larder is sending as many blobs as it can", err: errBusy}
+	}
+	if blob, err = s.registry.Blob(ctx, r.Context(), repo, dgst); err != nil {
+		leave()
+		return nil, nil, err
+	}
+	return blob, leave, nil
 }
 
 // withoutOddRange drops a Range that http.ServeContent does not do well, so that

@@ -7,8 +7,10 @@
 // by. If anything goes wrong behind the headers, the connection is cut: a bad
 // body that ends cleanly stays in containerd's ingest and breaks the next pull
 // too. What fits into cache.HoldBack is refused instead, before a byte is sent.
-// Of a stored blob the size is checked, and not the hash.
-// (TestAbortOnBadBytes, TestSmallBadBlobIsRefused, TestAbortOnShrunkFile)
+// Of a stored blob the size is checked, and not the hash. If the disk loses its
+// bytes amid an answer the connection is cut, and who asks for the rest gets it
+// from upstream; what is lost at the start comes from upstream at once.
+// (TestAbortOnBadBytes, TestSmallBadBlobIsRefused, TestAbortOnShrunkFile, TestUnreadableHit)
 //
 // Headers come within Options.Wait, or a refusal does, so that containerd
 // goes on to its next host. A refusal is 400, 401, 403, 404, 405, 502, 503, or 508 for
@@ -17,6 +19,10 @@
 // (TestRefusals, TestMalformedRequests, TestHungUpstream,
 // TestUnknownSizeArrivesLate, TestLoopIsRefused, TestLoopOverTwo)
 //
+// A disk that takes nothing is not seen by clients, but that nothing is a hit. Who
+// cannot be passed through, because too many are, gets 503. (TestReadOnlyDisk,
+// TestTooMuchPassedThrough)
+//
 // HEAD has the headers of GET; a range may be asked for of a blob that is
 // still arriving, too; of several ranges at once the whole is sent.
 // (TestHeadIsGetWithoutBody, TestRangeOfHit, TestRangeOfRunningFill)
@@ -24,6 +30,11 @@
 // A list of referrers is an index, and never 404; the filter by artifact type
 // holds wherever it came from. (TestReferrersAreNeverNotFound,
 // TestReferrersOfStoredImage)
+//
+// Clients take a bounded share of the process's file descriptors, and what is
+// above is told so at once, or reset; Accept never waits. One that reads nothing
+// is cut, one that reads slowly is not. (TestConnectionsAboveTheBound,
+// TestOpenBlobsAreBounded, TestListenerEnds, TestStalledReaderIsCut)
 //
 // A fill goes on when its client leaves. (TestFillOutlivesClient)
 //
@@ -34,6 +45,9 @@
 // looked at, and of what a rule denies no upstream is asked. (TestPrivateNeedsSecret,
 // TestAuthorizationHeader, TestPublicIgnoresAuthorization, TestPrivateUpstreamDown,
 // TestDeniedIsNotVerified)
+//
+// A [Seeder] hears of a stored manifest before containerd on this machine does,
+// and of nothing else. (TestSeeder, TestSeederOfOtherNode)
 //
 // Nothing is written but through pull-through: any method except GET and
 // HEAD is refused, and a name that does not exist leaves no trace.

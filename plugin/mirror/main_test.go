@@ -54,18 +54,21 @@ type setup struct {
 	listed   map[string]bool
 	first    []upstream.Endpoint // in docker.io's route before up
 	self     bool                // the mirror itself is first in that route
+	disk     cache.Disk          // under the store
+	bounds   Bounds
+	maxOpen  int
+	seeder   Seeder
 }
 
 func newBench(t *testing.T, change ...func(*setup)) *bench {
 	t.Helper()
-	s := setup{wait: 10 * time.Second, header: 10 * time.Second, attempts: 2}
+	s := setup{wait: 10 * time.Second, header: 10 * time.Second, attempts: 2, disk: cache.OSDisk()}
 	for _, c := range change {
 		c(&s)
 	}
 	b := &bench{t: t, up: remotestest.New(t, s.upstream...), root: t.TempDir(), log: &lockedBuffer{}}
 	logger := slog.New(slog.NewJSONHandler(b.log, nil))
-	var lc net.ListenConfig
-	listener, err := lc.Listen(t.Context(), "tcp4", "127.0.0.1:0")
+	listener, err := Listen(t.Context(), "127.0.0.1:0", s.bounds, logger)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +86,7 @@ func newBench(t *testing.T, change ...func(*setup)) *bench {
 		t.Fatal(err)
 	}
 	t.Cleanup(pool.Close)
-	b.store, err = cache.Open(b.root, cache.WithLogger(slog.New(slog.DiscardHandler)),
+	b.store, err = cache.Open(b.root, cache.WithLogger(slog.New(slog.DiscardHandler)), cache.WithDisk(s.disk),
 		cache.WithFillPolicy(cache.FillPolicy{Attempts: s.attempts, Pause: time.Millisecond}))
 	if err != nil {
 		t.Fatal(err)
@@ -94,7 +97,7 @@ func newBench(t *testing.T, change ...func(*setup)) *bench {
 		}
 	})
 	b.serve(listener, New(b.registry(pool, route, s), Options{
-		Map: b.names(s.listed).Map, Secret: s.secret, ID: pool.ID(), Wait: s.wait, Logger: logger,
+		Map: b.names(s.listed).Map, Secret: s.secret, ID: pool.ID(), Wait: s.wait, MaxOpen: s.maxOpen, Seeder: s.seeder, Logger: logger,
 	}))
 	return b
 }
@@ -122,7 +125,7 @@ func (b *bench) registry(pool *upstream.Pool, route []upstream.Endpoint, s setup
 
 // serve runs the handler as the daemon does, until the test ends.
 func (b *bench) serve(listener net.Listener, handler http.Handler) {
-	srv := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, MaxHeaderBytes: 64 << 10,
+	srv := &http.Server{Handler: handler, ConnContext: ConnContext, ReadHeaderTimeout: 10 * time.Second, MaxHeaderBytes: 64 << 10,
 		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)}
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(listener) }()

@@ -59,11 +59,12 @@ func (rec *recorder) count(n int64, err error) {
 	}
 }
 
-// isClientGone reports whether the client closed the connection. The server
-// ends the request's context for that, but not always before the handler sees
-// the failed write.
+// isClientGone reports whether the client closed the connection, or read nothing
+// for Bounds.Stall. The server ends the request's context for that, but not
+// always before the handler sees the failed write.
 func (rec *recorder) isClientGone(r *http.Request) bool {
-	return r.Context().Err() != nil || errors.Is(rec.failed, syscall.EPIPE) || errors.Is(rec.failed, syscall.ECONNRESET)
+	return r.Context().Err() != nil || errors.Is(rec.failed, syscall.EPIPE) || errors.Is(rec.failed, syscall.ECONNRESET) ||
+		errors.Is(rec.failed, syscall.ETIMEDOUT)
 }
 
 // checkWhole reports a body that is shorter than it was said to be: its file

@@ -76,6 +76,8 @@ func refuse(req request, err error) refusal {
 		r.message = "The authentication to the upstream registry failed. Verify that the credentials provided in the pull through cache rule are correct, and try again."
 	case errdefs.IsPermissionDenied(err):
 		r.status, r.code, r.message = http.StatusForbidden, "DENIED", "larder is configured not to serve this"
+	case errdefs.IsResourceExhausted(err) && !fromUpstream:
+		r.message = "larder cannot store it, and passes as much through already as it may"
 	case errdefs.IsResourceExhausted(err):
 		// Not 429: containerd would ask five times at once.
 		r.message = "upstream limits the rate of requests, and larder has not stored it"

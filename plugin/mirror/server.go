@@ -35,6 +35,13 @@ type Registry interface {
 
 var _ Registry = (*remotes.Registry)(nil)
 
+// Seeder is told which manifest containerd is about to be told of. seed.Seeder is
+// one.
+type Seeder interface {
+	// Seed may give containerd the image in some shorter way, and returns soon.
+	Seed(ctx context.Context, repo remotes.Repository, manifest digest.Digest)
+}
+
 // Options of a Server.
 type Options struct {
 	// Map turns a name as asked into a repository; remotes.Names.Map.
@@ -47,6 +54,12 @@ type Options struct {
 	// Wait is how long a client waits for upstream before it is refused.
 	// containerd gives up after 30 s; stay well below.
 	Wait time.Duration
+	// MaxOpen is how many stored blobs are sent at a time, each with a file
+	// descriptor of its own. More wait for a place, up to Wait. 0: any number.
+	MaxOpen int
+	// Seeder is told of stored manifests before they are answered to a containerd
+	// on this machine. Nil: nobody is.
+	Seeder Seeder
 	// Logger gets one line for each request.
 	Logger *slog.Logger
 }
@@ -55,11 +68,16 @@ type Options struct {
 type Server struct {
 	registry Registry
 	options  Options
+	places   chan struct{} // has a value for each stored blob that is sent; nil: no bound
 }
 
 // New makes a Server.
 func New(registry Registry, options Options) *Server {
-	return &Server{registry: registry, options: options}
+	s := &Server{registry: registry, options: options}
+	if options.MaxOpen > 0 {
+		s.places = make(chan struct{}, options.MaxOpen)
+	}
+	return s
 }
 
 // ServeHTTP answers one request and logs it.
@@ -85,6 +103,11 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) (request, error) 
 	h := w.Header()
 	h.Set("Docker-Distribution-Api-Version", "registry/2.0")
 	h.Set("X-Content-Type-Options", "nosniff")
+	if isOver(r.Context()) {
+		h.Set("Connection", "close")
+		return request{}, &mistake{status: http.StatusServiceUnavailable, code: "UNAVAILABLE",
+			message: "larder has as many connections as it can serve", err: errBusy}
+	}
 	if err := s.admit(r); err != nil {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			h.Set("Allow", "GET, HEAD")
@@ -126,6 +149,8 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) (request, error) 
 		return req, s.serveReferrers(ctx, w, r, repo, req)
 	}
 }
+
+var errBusy = fmt.Errorf("too many clients at once: %w", errdefs.ErrUnavailable)
 
 // admit says who may ask, and how, before anything is looked at.
 func (s *Server) admit(r *http.Request) error {

@@ -173,7 +173,10 @@ func TestUnknownNamesLeaveNoTrace(t *testing.T) {
 func (b *bench) files() (all []string) {
 	b.t.Helper()
 	if err := filepath.WalkDir(b.root, func(path string, _ os.DirEntry, _ error) error {
-		all = append(all, strings.TrimPrefix(path, b.root))
+		// The snapshot of the index comes a second after the start.
+		if rel := strings.TrimPrefix(path, b.root); !strings.HasPrefix(rel, "/index.json") {
+			all = append(all, rel)
+		}
 		return nil
 	}); err != nil {
 		b.t.Fatal(err)
