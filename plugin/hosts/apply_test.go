@@ -11,6 +11,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/larder-project/larder/plugin/internal/ownfile"
 )
 
 func TestApplyTwiceChangesNothing(t *testing.T) {
@@ -283,7 +285,7 @@ func TestApplyTellsWhatToDo(t *testing.T) {
 			t.Errorf("got %v, want permission denied, %s and what to do", err, dir)
 		}
 	}
-	err := explain("/etc/x", &fs.PathError{Op: "openat", Path: "x", Err: fs.ErrPermission})
+	err := ownfile.Explain("/etc/x", &fs.PathError{Op: "openat", Path: "x", Err: fs.ErrPermission})
 	if !errdefs.IsPermissionDenied(err) || !strings.Contains(err.Error(), "/etc/x: run larder as root") {
 		t.Errorf("got %v, want permission denied, the path and what to do", err)
 	}

@@ -2,14 +2,14 @@ package hosts
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
 
-	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/larder-project/larder/plugin/internal/ownfile"
 )
 
 const (
@@ -42,57 +42,53 @@ func openCertsDir(path string, create bool) (_ *certsDir, err error) {
 		}
 	}
 	if c.root, err = os.OpenRoot(path); err != nil {
-		return nil, explain(path, err)
+		return nil, ownfile.Explain(path, err)
 	}
 	defer func() {
 		if err != nil {
 			c.close()
 		}
 	}()
-	if c.lock, err = c.root.Open("."); err != nil {
-		return nil, explain(path, err)
-	}
-	err = unix.Flock(int(c.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		return nil, fmt.Errorf("%s: another larder setup is at work there; try again when it is done: %w", path, errdefs.ErrUnavailable)
-	}
+	d, err := c.root.Open(".")
 	if err != nil {
-		return nil, explain(path, fmt.Errorf("lock: %w", err))
+		return nil, ownfile.Explain(path, err)
 	}
+	if err := ownfile.Lock(d, path); err != nil {
+		d.Close()
+		return nil, err
+	}
+	c.lock = d
 	return c, c.clearStaging()
 }
 
 // makeCertsDir makes path and what is missing above it, and tells whether path itself was missing.
 func makeCertsDir(path string) (made bool, err error) {
 	if err := os.MkdirAll(filepath.Dir(path), dirMode); err != nil {
-		return false, explain(filepath.Dir(path), err)
+		return false, ownfile.Explain(filepath.Dir(path), err)
 	}
 	err = os.Mkdir(path, dirMode)
 	switch {
 	case errors.Is(err, fs.ErrExist):
 		if info, err := os.Stat(path); err == nil && !info.IsDir() {
-			return false, explain(path, unix.ENOTDIR)
+			return false, ownfile.Explain(path, unix.ENOTDIR)
 		}
 		return false, nil
 	case err != nil:
-		return false, explain(path, err)
+		return false, ownfile.Explain(path, err)
 	}
 	if err := os.Chmod(path, dirMode); err != nil { // whatever the umask is
-		return true, explain(path, err)
+		return true, ownfile.Explain(path, err)
 	}
 	parent, err := os.Open(filepath.Dir(path))
 	if err == nil {
-		err = syncDir(parent)
+		err = ownfile.SyncDir(parent)
 	}
-	return true, explain(filepath.Dir(path), err)
+	return true, ownfile.Explain(filepath.Dir(path), err)
 }
 
 func (c *certsDir) close() {
 	if c.lock != nil {
-		// Unlocked in so many words: a process that another goroutine is just starting holds a copy of the
-		// descriptor for a moment, and closing this one alone would leave the lock to it.
-		_ = unix.Flock(int(c.lock.Fd()), unix.LOCK_UN)
-		c.lock.Close()
+		ownfile.Unlock(c.lock)
 	}
 	c.root.Close()
 }
@@ -115,16 +111,16 @@ func (c *certsDir) removeIfThere(name string) error {
 	if err == nil || errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	return explain(c.abs(name), err)
+	return ownfile.Explain(c.abs(name), err)
 }
 
 // makeFolder makes dir with its hosts.toml in one step, as containerd sees it.
 func (c *certsDir) makeFolder(dir, content string) error {
 	if err := c.root.Mkdir(stagingName, dirMode); err != nil {
-		return explain(c.abs(stagingName), err)
+		return ownfile.Explain(c.abs(stagingName), err)
 	}
 	if err := c.root.Chmod(stagingName, dirMode); err != nil { // whatever the umask is
-		return explain(c.abs(stagingName), err)
+		return ownfile.Explain(c.abs(stagingName), err)
 	}
 	if err := c.write(path.Join(stagingName, hostsName), content); err != nil {
 		return err
@@ -133,7 +129,7 @@ func (c *certsDir) makeFolder(dir, content string) error {
 		return err
 	}
 	if err := c.root.Rename(stagingName, dir); err != nil {
-		return explain(c.abs(dir), err)
+		return ownfile.Explain(c.abs(dir), err)
 	}
 	return c.sync(".")
 }
@@ -146,7 +142,7 @@ func (c *certsDir) removeFolder(dir string) (bool, error) {
 		return false, err
 	}
 	if err := c.root.Rename(dir, stagingName); err != nil {
-		return false, explain(c.abs(dir), err)
+		return false, ownfile.Explain(c.abs(dir), err)
 	}
 	if err := c.sync("."); err != nil {
 		return false, err
@@ -169,14 +165,14 @@ func (c *certsDir) replaceFile(dir, content string, keep bool) error {
 	}
 	if keep {
 		if err := c.root.Link(path.Join(dir, hostsName), path.Join(dir, backupName)); err != nil {
-			return explain(c.abs(path.Join(dir, backupName)), err)
+			return ownfile.Explain(c.abs(path.Join(dir, backupName)), err)
 		}
 		if err := c.sync(dir); err != nil {
 			return err
 		}
 	}
 	if err := c.root.Rename(temp, path.Join(dir, hostsName)); err != nil {
-		return explain(c.hostsFile(dir), err)
+		return ownfile.Explain(c.hostsFile(dir), err)
 	}
 	return c.sync(dir)
 }
@@ -184,7 +180,7 @@ func (c *certsDir) replaceFile(dir, content string, keep bool) error {
 // restoreFile puts dir's kept file back in place of hosts.toml, if there is one.
 func (c *certsDir) restoreFile(dir string) error {
 	if err := c.root.Rename(path.Join(dir, backupName), path.Join(dir, hostsName)); err != nil {
-		return explain(c.hostsFile(dir), err)
+		return ownfile.Explain(c.hostsFile(dir), err)
 	}
 	return c.sync(dir)
 }
@@ -193,46 +189,22 @@ func (c *certsDir) restoreFile(dir string) error {
 func (c *certsDir) write(name, content string) error {
 	f, err := c.root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, fileMode)
 	if err != nil {
-		return explain(c.abs(name), err)
+		return ownfile.Explain(c.abs(name), err)
 	}
-	return explain(c.abs(name), writeSync(f, []byte(content)))
+	return ownfile.Explain(c.abs(name), writeSync(f, []byte(content)))
 }
 
 // sync returns when the names in dir are on the disk.
 func (c *certsDir) sync(dir string) error {
 	d, err := c.root.Open(dir)
 	if err != nil {
-		return explain(c.abs(dir), err)
+		return ownfile.Explain(c.abs(dir), err)
 	}
-	return explain(c.abs(dir), syncDir(d))
+	return ownfile.Explain(c.abs(dir), ownfile.SyncDir(d))
 }
 
 // writeSync writes data to f, syncs and closes it.
 func writeSync(f *os.File, data []byte) error {
 	_, err := f.Write(data)
 	return errors.Join(err, f.Chmod(fileMode), f.Sync(), f.Close())
-}
-
-// syncDir syncs and closes the folder d. Some file systems cannot, and there is nothing to be done about it.
-func syncDir(d *os.File) error {
-	err := d.Sync()
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, errors.ErrUnsupported) {
-		err = nil
-	}
-	return errors.Join(err, d.Close())
-}
-
-// explain names the path of a failed file operation and says what to do about it; nil stays nil.
-func explain(path string, err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("%s: run larder as root (%w): %w", path, err, errdefs.ErrPermissionDenied)
-	case errors.Is(err, unix.EROFS):
-		return fmt.Errorf("%s: write it where the node's image is built, or choose another folder: %w", path, err)
-	case errors.Is(err, unix.ENOTDIR):
-		return fmt.Errorf("%s: a part of the path is not a folder; move it away or choose another folder: %w", path, err)
-	}
-	return fmt.Errorf("%s: %w", path, err)
 }

@@ -12,6 +12,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/pelletier/go-toml/v2"
+
+	"github.com/larder-project/larder/plugin/internal/ownfile"
 )
 
 // DefaultContainerdConfig is containerd's main config file.
@@ -21,13 +23,14 @@ const DefaultContainerdConfig = "/etc/containerd/config.toml"
 type registryConfig struct {
 	version    int
 	configPath string
+	lostIn     string   // the imported file that may take config_path away, or ""
 	mirrors    []string // hosts with a `mirrors` entry
 	tls        []string // hosts with a `configs.….tls` entry
 }
 
 // InspectConfig reads containerd's config file path, with the files that it imports, and tells what keeps
-// containerd from reading hosts.toml files in certsDir: config_path missing, elsewhere or a list, or the old mirrors
-// beside it. A file that does not exist is a finding and no error. It changes nothing.
+// containerd from reading hosts.toml files in certsDir: config_path missing, elsewhere, a list or lost to an import, or the
+// old mirrors beside it. A file that does not exist is a finding and no error. It changes nothing.
 func InspectConfig(path, certsDir string) ([]Finding, error) {
 	if path == "" {
 		path = DefaultContainerdConfig
@@ -59,6 +62,14 @@ func InspectConfig(path, certsDir string) ([]Finding, error) {
 	case filepath.Clean(roots[0]) != certsDir:
 		add(fmt.Sprintf("write there with --certs-d %s, or:\n%s", roots[0], fix(rc.version, certsDir)),
 			"config_path = %q is another folder than %s", rc.configPath, certsDir)
+	}
+	if rc.lostIn != "" {
+		found = append(found, Finding{
+			Path: rc.lostIn,
+			Problem: fmt.Sprintf("it has the table of plugins.%q and no config_path; containerd before 2.4 takes the whole table from this file, "+
+				"and nothing of it from %s", pluginTable(rc.version), path),
+			Fix: fix(rc.version, certsDir),
+		})
 	}
 	if len(rc.mirrors) > 0 {
 		add("remove the mirrors tables, move what they say into hosts.toml files, and restart containerd",
@@ -135,12 +146,16 @@ func readRegistryConfig(path string) (registryConfig, error) {
 		if name == path {
 			rc.version = cf.Version
 		}
-		registry, err := cf.registry()
+		registry, there, err := cf.registry()
 		if err != nil {
 			return rc, fmt.Errorf("%s: %w", name, err)
 		}
-		if registry.ConfigPath != "" {
-			rc.configPath = registry.ConfigPath
+		switch {
+		case registry.ConfigPath != "":
+			rc.configPath, rc.lostIn = registry.ConfigPath, ""
+		case there && rc.configPath != "" && cf.Version == 2:
+			// A file of version 3 is left alone: larder cannot tell 2.4 from the ones before it.
+			rc.lostIn = name
 		}
 		for host := range registry.Mirrors {
 			mirrors[host] = true
@@ -157,29 +172,29 @@ func readRegistryConfig(path string) (registryConfig, error) {
 	return rc, nil
 }
 
-// registry returns the registry table of the plugin that containerd reads for the file's version, or an empty one.
-func (cf configFile) registry() (registryTable, error) {
-	var t registryTable
-	plugin, _ := cf.Plugins[pluginTable(cf.Version)].(map[string]any)
+// registry returns the registry table of the plugin that containerd reads for the file's version, or an empty one, and
+// whether the file has any table of that plugin.
+func (cf configFile) registry() (t registryTable, there bool, err error) {
+	plugin, there := cf.Plugins[pluginTable(cf.Version)].(map[string]any)
 	table, ok := plugin["registry"].(map[string]any)
 	if !ok {
-		return t, nil
+		return t, there, nil
 	}
 	data, err := toml.Marshal(table)
 	if err == nil {
 		err = toml.Unmarshal(data, &t)
 	}
 	if err != nil {
-		return t, fmt.Errorf("plugins.%q.registry: %w: %w", pluginTable(cf.Version), err, errdefs.ErrInvalidArgument)
+		return t, there, fmt.Errorf("plugins.%q.registry: %w: %w", pluginTable(cf.Version), err, errdefs.ErrInvalidArgument)
 	}
-	return t, nil
+	return t, there, nil
 }
 
 func readConfigFile(path string) (configFile, error) {
 	var cf configFile
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return cf, explain(path, err)
+		return cf, ownfile.Explain(path, err)
 	}
 	if err := toml.Unmarshal(data, &cf); err != nil {
 		return cf, fmt.Errorf("%s: containerd's config: %w: %w", path, err, errdefs.ErrInvalidArgument)

@@ -71,6 +71,50 @@ func TestInspectConfigFollowsImports(t *testing.T) {
 	}
 }
 
+// A containerd before 2.4 takes a plugin's table from the last file that has one.
+func TestInspectConfigLostInImport(t *testing.T) {
+	t.Parallel()
+	const (
+		table = "[plugins.'io.containerd.grpc.v1.cri'"
+		main  = "imports = ['conf.d/*.toml']\n" + table + ".registry]\nconfig_path = '/etc/containerd/certs.d'\n"
+		other = table + "]\nmax_concurrent_downloads = 2\n"
+	)
+	for name, test := range map[string]struct {
+		version       string
+		first, second string // the imported files
+		lost          string // the file that the finding is about
+	}{
+		"another setting":             {"version = 2\n", other, "", "1.toml"},
+		"in the last":                 {"version = 2\n", "", other, "2.toml"},
+		"a version of its own":        {"version = 2\n", "version = 2\n" + other, "", "1.toml"},
+		"set again":                   {"version = 2\n", other, table + ".registry]\nconfig_path = '/etc/containerd/certs.d'\n", ""},
+		"another plugin":              {"version = 2\n", "[plugins.'io.containerd.gc.v1.scheduler']\npause_threshold = 0.02\n", "", ""},
+		"merged by the newest (v3)":   {"version = 3\n", strings.ReplaceAll(other, "grpc.v1.cri", "cri.v1.images"), "", ""},
+		"a table that it cannot read": {"version = 2\n", "[plugins]\n'io.containerd.grpc.v1.cri' = 1\n", "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			text := test.version + main
+			if strings.Contains(test.version, "3") {
+				text = strings.ReplaceAll(text, "grpc.v1.cri", "cri.v1.images")
+			}
+			path := put(t, dir, "config.toml", text, 0o644)
+			put(t, dir, "conf.d/1.toml", test.first, 0o644)
+			put(t, dir, "conf.d/2.toml", test.second, 0o644)
+			found, err := InspectConfig(path, certs)
+			switch {
+			case err != nil:
+				t.Error(err)
+			case test.lost == "" && len(found) != 0:
+				t.Errorf("got %+v, want none", found)
+			case test.lost != "" && (len(found) != 1 || found[0].Path != filepath.Join(dir, "conf.d", test.lost) || !strings.Contains(found[0].Problem, path)):
+				t.Errorf("got %+v, want one about %s that names %s", found, test.lost, path)
+			}
+		})
+	}
+}
+
 func TestInspectConfigOfBadFile(t *testing.T) {
 	t.Parallel()
 	for _, config := range []string{

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/larder-project/larder/plugin/internal/ownfile"
 )
 
 // maxHostsFile bounds what is read of a hosts.toml; a longer one is surely not larder's.
@@ -92,7 +94,7 @@ func (c *certsDir) lstat(name string) (fs.FileInfo, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, explain(c.abs(name), err)
+		return nil, ownfile.Explain(c.abs(name), err)
 	}
 	return info, nil
 }
@@ -105,12 +107,12 @@ func (c *certsDir) exists(name string) bool {
 func (c *certsDir) read(name string) (string, error) {
 	f, err := c.root.Open(name)
 	if err != nil {
-		return "", explain(c.abs(name), err)
+		return "", ownfile.Explain(c.abs(name), err)
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, maxHostsFile))
 	if err != nil {
-		return "", explain(c.abs(name), err)
+		return "", ownfile.Explain(c.abs(name), err)
 	}
 	return string(data), nil
 }
@@ -128,7 +130,7 @@ func (c *certsDir) folders() ([]string, error) {
 func (c *certsDir) list(dir string, want func(fs.DirEntry) bool) ([]string, error) {
 	all, err := fs.ReadDir(c.root.FS(), dir)
 	if err != nil {
-		return nil, explain(c.abs(dir), err)
+		return nil, ownfile.Explain(c.abs(dir), err)
 	}
 	var names []string
 	for _, d := range all {

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/larder-project/larder/plugin/internal/ownfile"
 )
 
 // Finding is something that keeps containerd from using larder's files as intended.
@@ -39,7 +41,7 @@ func Inspect(dir string) ([]Finding, error) {
 		return found, nil
 	}
 	if err != nil {
-		return found, explain(dir, err)
+		return found, ownfile.Explain(dir, err)
 	}
 	defer root.Close()
 	c := &certsDir{root: root, path: dir}

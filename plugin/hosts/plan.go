@@ -9,6 +9,8 @@ import (
 	"slices"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/larder-project/larder/plugin/internal/ownfile"
 )
 
 // State is what Apply finds where a file is to go.
@@ -48,7 +50,7 @@ func Plan(o Options) ([]File, error) {
 	case errors.Is(err, fs.ErrNotExist):
 		return planEmpty(o), nil
 	case err != nil:
-		return nil, explain(o.CertsDir, err)
+		return nil, ownfile.Explain(o.CertsDir, err)
 	}
 	defer root.Close()
 	c := &certsDir{root: root, path: o.CertsDir}

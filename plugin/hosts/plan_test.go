@@ -149,13 +149,13 @@ func FuzzValidHost(f *testing.F) {
 
 func FuzzParseMark(f *testing.F) {
 	whole := render(settings{mirror: testMirror, secret: "s", madeFolder: true})
-	for _, text := range []string{"", "\n", markPrefix, whole, whole[1:], whole + "\n", strings.Replace(whole, "5929", "5930", 1)} {
+	for _, text := range []string{"", "\n", string(fileMark), whole, whole[1:], whole + "\n", strings.Replace(whole, "5929", "5930", 1)} {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		m := parseMark(text)
-		first, body, _ := strings.Cut(text, "\n")
-		if whole := m.ours && !m.edited; whole != (first == markPrefix+sum(body)) {
+		_, body, line := strings.Cut(text, "\n")
+		if whole := m.ours && !m.edited; line && whole != (text == fileMark.On(body)) {
 			t.Errorf("got %+v for %q", m, text)
 		}
 	})

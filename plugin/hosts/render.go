@@ -1,17 +1,16 @@
 package hosts
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/larder-project/larder/plugin/internal/ownfile"
 )
 
-// markPrefix begins the first line of every file that larder writes; the SHA-256 of all that follows that line ends it.
-// A changed format needs a new version here, and code that still knows the old one.
-const markPrefix = "# larder hosts.toml v1 sha256:"
+// fileMark begins every file that larder writes here.
+const fileMark ownfile.Mark = "# larder hosts.toml v1 sha256:"
 
 // madeFolder and madeCertsDir are comment lines that remember what Undo has to take away besides the file.
 const (
@@ -76,8 +75,7 @@ func render(s settings) string {
 		fmt.Fprintf(&b, "  [host.%s.header]\n", quote(s.mirror))
 		fmt.Fprintf(&b, "    %s = [%s]\n", SecretHeader, quote(s.secret))
 	}
-	body := b.String()
-	return markPrefix + sum(body) + "\n" + body
+	return fileMark.On(b.String())
 }
 
 // mark is what a file's text tells of its origin.
@@ -88,23 +86,17 @@ type mark struct {
 
 // parseMark tells whether larder wrote text, and whether it is still as larder wrote it.
 func parseMark(text string) mark {
-	first, body, _ := strings.Cut(text, "\n")
-	want, ours := strings.CutPrefix(first, markPrefix)
+	ours, edited := fileMark.Parse(text)
 	if !ours {
 		return mark{}
 	}
-	lines := strings.Split(body, "\n")
+	lines := strings.Split(text, "\n")
 	return mark{
 		ours:         true,
-		edited:       want != sum(body),
+		edited:       edited,
 		madeFolder:   slices.Contains(lines, madeFolder),
 		madeCertsDir: slices.Contains(lines, madeCertsDir),
 	}
-}
-
-func sum(body string) string {
-	h := sha256.Sum256([]byte(body))
-	return hex.EncodeToString(h[:])
 }
 
 // quote returns s as a TOML basic string: each JSON string is one.

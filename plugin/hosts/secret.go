@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/larder-project/larder/plugin/internal/ownfile"
 )
 
 const (
@@ -28,12 +30,12 @@ func ReadSecret(path string) (string, error) {
 		return "", fmt.Errorf("secret file %s: %w", path, errdefs.ErrNotFound)
 	}
 	if err != nil {
-		return "", explain(path, err)
+		return "", ownfile.Explain(path, err)
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, maxSecretBytes+1))
 	if err != nil {
-		return "", explain(path, err)
+		return "", ownfile.Explain(path, err)
 	}
 	secret := strings.TrimSpace(string(data))
 	if err := checkSecret(secret); err != nil {
@@ -58,7 +60,7 @@ func EnsureSecret(path string) (secret string, created bool, err error) {
 		secret, err = ReadSecret(path)
 		return secret, false, err
 	case err != nil:
-		return "", false, explain(path, err)
+		return "", false, ownfile.Explain(path, err)
 	}
 	return secret, true, nil
 }
@@ -85,7 +87,7 @@ func publishSecret(path, secret string) (err error) {
 	if err != nil {
 		return err
 	}
-	return syncDir(d)
+	return ownfile.SyncDir(d)
 }
 
 // checkSecret accepts what can stand in a header and in TOML without any quoting.

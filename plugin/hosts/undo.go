@@ -11,6 +11,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/larder-project/larder/plugin/internal/ownfile"
 )
 
 // UndoOptions says where Undo works and how far it goes.
@@ -52,7 +54,7 @@ func Undo(ctx context.Context, o UndoOptions) ([]Change, error) {
 	if err == nil && c.made {
 		// os.Remove never takes a folder that holds something.
 		if err := os.Remove(c.path); err != nil && !isNotEmpty(err) {
-			return changes, explain(c.path, err)
+			return changes, ownfile.Explain(c.path, err)
 		}
 	}
 	return changes, err
