@@ -84,6 +84,36 @@ func (d *Deleted) UnmarshalText(text []byte) error {
 	return choose(d, text, DeletedServe, DeletedWarn, DeletedRefuse)
 }
 
+// Service is one of containerd's proxy plugins.
+type Service string
+
+// The proxy plugins.
+const (
+	ServiceContent Service = "content"
+	ServiceDiff    Service = "diff"
+)
+
+// UnmarshalText accepts the two proxy plugins and returns
+// errdefs.ErrInvalidArgument for anything else.
+func (s *Service) UnmarshalText(text []byte) error {
+	return choose(s, text, ServiceContent, ServiceDiff)
+}
+
+// VerifyOnRead says when a blob is read before it is served.
+type VerifyOnRead string
+
+// The choices of VerifyOnRead.
+const (
+	VerifyNever VerifyOnRead = "never"
+	VerifyBoot  VerifyOnRead = "boot"
+)
+
+// UnmarshalText accepts the two choices and returns
+// errdefs.ErrInvalidArgument for anything else.
+func (v *VerifyOnRead) UnmarshalText(text []byte) error {
+	return choose(v, text, VerifyNever, VerifyBoot)
+}
+
 // Mode says when upstream is asked.
 type Mode string
 

@@ -7,12 +7,21 @@ package config
 type Config struct {
 	// Folder of the store. One daemon per folder; a local disk, not tmpfs.
 	Root Path `toml:"root"`
+	// File with a reference, digest or pattern to pin a line, "# reason" behind
+	// it if you like. It is read again when it changes; while it is broken, what
+	// it held before still holds. Empty: none.
+	PinsFile Path `toml:"pins_file"`
 	// What the daemon logs, on stderr.
 	Log Log `toml:"log"`
 	// The endpoint that containerd pulls from.
 	Mirror Mirror `toml:"mirror"`
 	// The endpoint of larder's own verbs (pull, ls, pin and so on).
 	Admin Admin `toml:"admin"`
+	// larder as containerd's content store, or as what unpacks for it: its proxy
+	// plugins.
+	Proxy Proxy `toml:"proxy"`
+	// Stored images given to containerd's own content store without a copy.
+	Seed Seed `toml:"seed"`
 	// How image names are understood.
 	Names Names `toml:"names"`
 	// When a tag is checked upstream. Digests never are.
@@ -24,6 +33,10 @@ type Config struct {
 	Companions Companions `toml:"companions"`
 	// The fetch of one blob from upstream.
 	Fill Fill `toml:"fill"`
+	// The store's disk, and what may not be removed from it.
+	Space Space `toml:"space"`
+	// The slow reading of the whole store that finds what the disk has damaged.
+	Scrub Scrub `toml:"scrub"`
 	// What larder waits for upstream, and where it may connect to.
 	Upstream Upstream `toml:"upstream"`
 	// Where credentials for upstreams come from, besides single rules.
@@ -40,6 +53,9 @@ type Config struct {
 	// rule says something else, the longer prefix of both counts. All keys
 	// but prefix are as in a rule, from mode on.
 	Templates []Template `toml:"templates,omitempty"`
+	// Images that are never removed, however full the disk is, besides those
+	// of pins_file and larder pin.
+	Pins []Pin `toml:"pins,omitempty"`
 }
 
 // Log says what the daemon writes to stderr.
@@ -61,6 +77,12 @@ type Mirror struct {
 	// Longest time that a client waits for upstream to answer before it gets
 	// 503 and goes upstream itself. Below 30s, containerd's own limit.
 	Wait Duration `toml:"wait"`
+	// Longest time that a client may read nothing of what is sent to it; then
+	// it is cut. 0s: for ever.
+	Stall Duration `toml:"stall"`
+	// Connections at a time; clients above are answered 503 or reset. 0: as many
+	// as the process's limit of open files allows.
+	MaxConnections int `toml:"max_connections"`
 }
 
 // Admin is the endpoint that larder's own verbs talk to.
@@ -146,6 +168,74 @@ type Fill struct {
 	Attempts int `toml:"attempts"`
 }
 
+// Proxy says how larder is containerd's content store.
+type Proxy struct {
+	// Serve containerd's proxy plugins. A containerd that has its content in
+	// larder needs larder for every new pod.
+	Enabled bool `toml:"enabled"`
+	// Which: ["content", "diff"] (larder is its content store, and unpacks
+	// layers), or ["diff"] (it keeps its own content store, and larder unpacks).
+	Services []Service `toml:"services"`
+	// Unix socket that containerd's configuration names. Root alone may open it.
+	Socket Path `toml:"socket"`
+	// Unix socket of that containerd. After the store's index was lost it is
+	// asked what it counts on; with ["diff"] it is asked for layers to unpack
+	// that are not in the store.
+	Containerd Path `toml:"containerd"`
+	// How long a blob stays that containerd has deleted, for those who read it.
+	Grace Duration `toml:"grace"`
+	// Disk space for copies of layers that were unpacked, which are unpacked
+	// faster the next time: a copy takes about a third more than a gzip layer,
+	// and those used last stay. Beside space.max_size. 0B: no copies.
+	Copies Size `toml:"copies"`
+}
+
+// Seed says how stored images are given to containerd without a copy.
+type Seed struct {
+	// Link the blobs of a stored image into containerd's content when containerd
+	// asks for its manifest: its pull is then one HEAD, and the disk has one copy.
+	// root and content have to be on one file system. Not together with
+	// "content" in proxy.services.
+	Enabled bool `toml:"enabled"`
+	// containerd's content folder. It is never made.
+	Content Path `toml:"content"`
+}
+
+// Space says how much room the store may take, and what may not be removed
+// from it.
+type Space struct {
+	// What the store may take at most: a size, or a share of its file system;
+	// "off": no bound.
+	MaxSize Amount `toml:"max_size"`
+	// What is to stay free of the file system for others, whoever has filled
+	// the rest. The kubelet begins to delete images when less than 15% is free:
+	// stay above that.
+	MinFree Amount `toml:"min_free"`
+	// Share of what these two allow, beyond which larder evicts what was used
+	// least.
+	High Percent `toml:"high"`
+	// Share of it down to which larder evicts then.
+	Low Percent `toml:"low"`
+	// Unix socket of the container runtime (CRI), which is asked for the images
+	// that pods use; containerd's is /run/containerd/containerd.sock. Empty: it
+	// is not asked.
+	CRI Path `toml:"cri"`
+}
+
+// Scrub says how stored blobs are read to find those that the disk has damaged.
+type Scrub struct {
+	// Bytes per second that are read at most. 0B: no scrub.
+	Rate Size `toml:"rate"`
+	// Time from the begin of one pass over the store to that of the next.
+	Period Duration `toml:"period"`
+	// Load of the node, in percent of its cores, above which nothing is read
+	// for it. It waits for busy disks, too.
+	MaxLoad Percent `toml:"max_load"`
+	// When a blob is read as a whole before the first byte of it is served:
+	// never, or boot (at its first use since the machine booted).
+	VerifyOnRead VerifyOnRead `toml:"verify_on_read"`
+}
+
 // Upstream bounds what larder waits for and where it connects to.
 type Upstream struct {
 	// Longest time to connect.
@@ -225,6 +315,16 @@ type Route struct {
 	Upstreams []Endpoint `toml:"upstreams"`
 }
 
+// Pin keeps images from being removed.
+type Pin struct {
+	// Reference by tag or digest, a digest alone (that manifest or layer, in
+	// whatever repository), or a pattern for host/repository:tag; * stands for
+	// any characters.
+	Name PinName `toml:"name"`
+	// Why, for those who come later.
+	Reason Reason `toml:"reason,omitempty"`
+}
+
 // Rule is an ECR pull through cache rule, with ECR's own field names.
 type Rule struct {
 	// Prefix of the local repository name, 2 to 30 characters, or ROOT.
@@ -286,4 +386,10 @@ type Settings struct {
 	Allow []Glob `toml:"allow,omitempty"`
 	// Repositories that are refused, whatever allow says. Patterns as there.
 	Deny []Glob `toml:"deny,omitempty"`
+	// ECR lifecycle policy, as JSON: which stored images of each repository
+	// are removed, once an hour. sinceImagePulled may expire, too.
+	LifecyclePolicy string `toml:"lifecycle_policy,omitempty"`
+	// File with an ECR lifecycle policy, in place of lifecycle_policy. Read at
+	// start.
+	LifecyclePolicyFile Path `toml:"lifecycle_policy_file,omitempty"`
 }

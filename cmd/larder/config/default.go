@@ -11,8 +11,16 @@ func Default() Config {
 		Mirror: Mirror{
 			Address: "127.0.0.1:5929",
 			Wait:    Duration(4 * time.Second),
+			Stall:   Duration(2 * time.Minute),
 		},
 		Admin: Admin{Address: "/run/larder/admin.sock"},
+		Proxy: Proxy{
+			Services:   []Service{ServiceContent, ServiceDiff},
+			Socket:     "/run/larder/containerd.sock",
+			Containerd: "/run/containerd/containerd.sock",
+			Grace:      Duration(10 * time.Minute),
+		},
+		Seed: Seed{Content: "/var/lib/containerd/io.containerd.content.v1.content"},
 		Names: Names{
 			Unlisted:     UnlistedAllow,
 			BuiltinRules: true,
@@ -36,6 +44,13 @@ func Default() Config {
 			MinSpeed: 1 << 10,
 			Attempts: 5,
 		},
+		Scrub: Scrub{
+			Rate:         16 << 20,
+			Period:       Duration(30 * 24 * time.Hour),
+			MaxLoad:      70,
+			VerifyOnRead: VerifyNever,
+		},
+		Space: Space{MaxSize: Amount{Percent: 30}, MinFree: Amount{Percent: 17}, High: 95, Low: 85},
 		Upstream: Upstream{
 			DialTimeout:    Duration(2 * time.Second),
 			HeaderTimeout:  Duration(10 * time.Second),

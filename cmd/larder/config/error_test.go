@@ -49,6 +49,21 @@ func TestErrorTextsOfOddFiles(t *testing.T) {
 	}
 }
 
+// A socket whose path the kernel does not take is found before it fails there
+// with no more than "invalid argument".
+func TestSocketPaths(t *testing.T) {
+	t.Parallel()
+	fits := "/" + strings.Repeat("a", maxSocketPath-1)
+	for _, key := range []string{"admin.address", "proxy.socket", "proxy.containerd", "space.cri"} {
+		table, name, _ := strings.Cut(key, ".")
+		file := "[" + table + "]\n" + name + ` = "` + fits
+		checkErrorText(t, file+`a"`, "config.toml:2:1: "+key+`: "`+fits+`a": has 108 bytes, a socket's path may have 107`)
+		if _, err := parse("config.toml", []byte(file+`"`)); err != nil {
+			t.Errorf("%s of 107 bytes: %v", key, err)
+		}
+	}
+}
+
 func checkErrorText(t *testing.T, file, want string) {
 	t.Helper()
 	_, err := parse("config.toml", []byte(file))

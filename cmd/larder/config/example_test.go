@@ -91,6 +91,7 @@ func sample() Config {
 		UpstreamRegistryURL:      "harbor.internal",
 		UpstreamRepositoryPrefix: "ROOT",
 		CredentialFile:           "/etc/larder/harbor.json",
+		Settings:                 Settings{LifecyclePolicyFile: "/etc/larder/lifecycle.json"},
 	}, {
 		ECRRepositoryPrefix:      "platform",
 		UpstreamRegistryURL:      "210987654321.dkr.ecr.eu-central-1.amazonaws.com",
@@ -98,6 +99,7 @@ func sample() Config {
 		CustomRoleARN:            "arn:aws:iam::123456789012:role/larder",
 		RegistryID:               "123456789012",
 	}}
+	c.Pins = []Pin{{Name: "registry.k8s.io/pause:3.10", Reason: "sandbox image"}, {Name: "docker.io/library/*-lts"}}
 	c.Templates = []Template{
 		{Prefix: "docker-hub/library", Settings: Settings{ImageTagMutability: Immutable}},
 		{Prefix: "ROOT", Settings: Settings{Window: &week}},
@@ -117,6 +119,8 @@ func everySetting() Settings {
 		ImageTagMutabilityExclusionFilters: []string{"latest", "*-dev"},
 		Allow:                              []Glob{"library/*", "docker.io/grafana/*"},
 		Deny:                               []Glob{"*/secret"},
+		LifecyclePolicy: `{"rules": [{"rulePriority": 1, "description": "not pulled for a month", "selection": {"tagStatus": "any", ` +
+			`"countType": "sinceImagePulled", "countUnit": "days", "countNumber": 30}, "action": {"type": "expire"}}]}`,
 	}
 }
 
@@ -124,7 +128,7 @@ func everySetting() Settings {
 func TestExampleHasEveryKey(t *testing.T) {
 	t.Parallel()
 	text := string(example(t))
-	for _, typ := range []reflect.Type{reflect.TypeFor[Route](), reflect.TypeFor[Rule](), reflect.TypeFor[Template](), reflect.TypeFor[Tag]()} {
+	for _, typ := range []reflect.Type{reflect.TypeFor[Route](), reflect.TypeFor[Rule](), reflect.TypeFor[Template](), reflect.TypeFor[Pin](), reflect.TypeFor[Tag]()} {
 		for _, key := range keys(typ) {
 			if !strings.Contains(text, "\n#"+key+" = ") {
 				t.Errorf("%s: the example has no line for %s", typ.Name(), key)

@@ -72,8 +72,19 @@ log = {level = "debug", format = "json"}
 mirror.address = "0.0.0.0:1"
 mirror.secret_file = "/etc/larder/secret"
 mirror.wait = "5.5s"
+mirror.stall = "90s"
+mirror.max_connections = 100
 [admin]
 address = "/tmp/a.sock"
+[proxy]
+enabled = true
+services = ["diff"]
+socket = "/tmp/p.sock"
+containerd = "/tmp/c.sock"
+grace = "1m"
+copies = "1GiB"
+[seed]
+content = "/tmp/content" # enabled goes with no proxy: TestSeedChecks
 [names]
 unlisted = "deny"
 builtin_rules = false
@@ -99,10 +110,20 @@ refused = "1s"
 [companions]
 fetch = false
 max_size = "1MiB"
+[scrub]
+rate = "1MiB"
+period = "1h"
+max_load = "150%"
+verify_on_read = "boot"
 [fill]
 stall = "1s"
 min_speed = "1.5MiB"
 attempts = 0x10
+[space]
+max_size = "20GiB"
+min_free = "off"
+high = "90%"
+low = "12.5%"
 [upstream]
 dial_timeout = "1s"
 header_timeout = "1m"
@@ -163,8 +184,10 @@ window = "1m"
 	want := Config{
 		Root:   "/data/larder",
 		Log:    Log{Level: LevelDebug, Format: FormatJSON},
-		Mirror: Mirror{Address: "0.0.0.0:1", SecretFile: "/etc/larder/secret", Wait: Duration(5500 * time.Millisecond)},
+		Mirror: Mirror{Address: "0.0.0.0:1", SecretFile: "/etc/larder/secret", Wait: Duration(5500 * time.Millisecond), Stall: Duration(90 * time.Second), MaxConnections: 100},
 		Admin:  Admin{Address: "/tmp/a.sock"},
+		Proxy:  Proxy{Enabled: true, Services: []Service{ServiceDiff}, Socket: "/tmp/p.sock", Containerd: "/tmp/c.sock", Grace: Duration(time.Minute), Copies: 1 << 30},
+		Seed:   Seed{Content: "/tmp/content"},
 		Names:  Names{Unlisted: UnlistedDeny, Own: []Host{}, ECRHosts: []Glob{"*.dkr.ecr.eu-central-1.amazonaws.com"}},
 		Freshness: Freshness{
 			Retry:   Duration(2 * time.Minute),
@@ -173,7 +196,9 @@ window = "1m"
 		},
 		Private:    Private{Verified: Duration(time.Minute), Grace: Duration(24 * time.Hour), Refused: Duration(time.Second)},
 		Companions: Companions{MaxSize: 1 << 20},
+		Scrub:      Scrub{Rate: 1 << 20, Period: Duration(time.Hour), MaxLoad: 150, VerifyOnRead: VerifyBoot},
 		Fill:       Fill{Stall: Duration(time.Second), MinSpeed: 3 << 19, Attempts: 16},
+		Space:      Space{MaxSize: Amount{Bytes: 20 << 30}, High: 90, Low: 12.5},
 		Upstream: Upstream{
 			DialTimeout:    Duration(time.Second),
 			HeaderTimeout:  Duration(time.Minute),

@@ -26,7 +26,8 @@ func (t Template) Remote() remotes.Template {
 	return remotes.Template{Prefix: t.Prefix, Settings: t.Settings.Remote()}
 }
 
-// Remote is the settings as package remotes takes them.
+// Remote is the settings as package remotes takes them. What a file says is in
+// them after Config.ReadPolicies.
 func (s Settings) Remote() remotes.Settings {
 	return remotes.Settings{
 		Mode:                               remotes.Mode(s.Mode),
@@ -37,6 +38,7 @@ func (s Settings) Remote() remotes.Settings {
 		ImageTagMutabilityExclusionFilters: s.ImageTagMutabilityExclusionFilters,
 		Allow:                              texts(s.Allow),
 		Deny:                               texts(s.Deny),
+		LifecyclePolicy:                    s.LifecyclePolicy,
 	}
 }
 

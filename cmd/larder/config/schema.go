@@ -82,6 +82,8 @@ func wanted(t reflect.Type) string {
 		return `a duration in quotes such as "30s"`
 	case t == reflect.TypeFor[Size]():
 		return `a size in quotes such as "64KiB"`
+	case t == reflect.TypeFor[Percent]():
+		return `a share in quotes such as "70%"`
 	case isText(t):
 		return "text in quotes"
 	}
@@ -163,7 +165,7 @@ func tablesWith(table reflect.Type, path, name string) []string {
 		if typ.Kind() == reflect.Slice {
 			typ, format = typ.Elem(), "[%s]"
 		}
-		if typ.Kind() == reflect.Struct {
+		if typ.Kind() == reflect.Struct && !isText(typ) {
 			below := scope{path: strings.Trim(path, "[]")}.child(keyOf(f))
 			homes = append(homes, tablesWith(typ, fmt.Sprintf(format, below), name)...)
 		}

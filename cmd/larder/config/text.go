@@ -118,6 +118,26 @@ func errCredential() error {
 	return invalid("credentials do not belong in an address (nor does @)")
 }
 
+// PinName is what is pinned: a reference, a digest, or a pattern.
+type PinName string
+
+// UnmarshalText returns errdefs.ErrInvalidArgument unless remotes.CheckPin
+// accepts text.
+func (p *PinName) UnmarshalText(text []byte) error {
+	*p = PinName(text)
+	return remotes.CheckPin(string(text))
+}
+
+// Reason is why something is pinned.
+type Reason string
+
+// UnmarshalText returns errdefs.ErrInvalidArgument unless
+// remotes.CheckPinReason accepts text.
+func (r *Reason) UnmarshalText(text []byte) error {
+	*r = Reason(text)
+	return remotes.CheckPinReason(string(text))
+}
+
 // Glob is a pattern in which * stands for any characters, slashes included.
 type Glob string
 

@@ -9,8 +9,9 @@ const (
 	// containerd goes to the next host when no header came for this long; a
 	// mirror that waits longer only costs time.
 	containerdPatience = 30 * time.Second
-	// maxSocketPath is what sun_path of unix(7) holds, without the final zero.
-	maxSocketPath = 107
+	// leastStall is what a client may well need for something else, such as
+	// the disk.
+	leastStall = time.Second
 	// maxAttempts bounds the hammering of an upstream.
 	maxAttempts = 100
 )
@@ -43,15 +44,21 @@ func (c *Config) Validate() error {
 func (c *Config) check() findings {
 	var fs findings
 	c.checkPlaces(&fs)
+	c.checkSockets(&fs)
+	c.checkProxy(&fs)
 	c.checkTimes(&fs)
 	c.checkTags(&fs)
 	c.checkAccess(&fs)
 	c.checkPrivate(&fs)
 	c.checkLimits(&fs)
+	c.checkScrub(&fs)
+	c.checkSpace(&fs)
+	c.checkSeed(&fs)
 	c.checkCredentials(&fs)
 	c.checkRoutes(&fs)
 	c.checkRules(&fs)
 	c.checkTemplates(&fs)
+	c.checkPins(&fs)
 	return fs
 }
 
@@ -63,11 +70,8 @@ func (c *Config) checkPlaces(fs *findings) {
 	case "/":
 		fs.add(invalid("%q: the store needs a folder of its own", c.Root), "root")
 	}
-	switch n := len(c.Admin.Address); {
-	case n == 0:
+	if c.Admin.Address == "" {
 		fs.add(invalid("must be set"), "admin.address")
-	case n > maxSocketPath:
-		fs.add(invalid("%q: has %d bytes, a socket's path may have %d", c.Admin.Address, n, maxSocketPath), "admin.address")
 	}
 	switch {
 	case c.Mirror.Address == "":
@@ -97,6 +101,12 @@ func (c *Config) checkTimes(fs *findings) {
 	}
 	if time.Duration(c.Mirror.Wait) >= containerdPatience {
 		fs.add(invalid(`"%s": must be less than %s, after which containerd itself gives up`, c.Mirror.Wait, containerdPatience), "mirror.wait")
+	}
+	if s := time.Duration(c.Mirror.Stall); s < 0 || s > 0 && s < leastStall {
+		fs.add(invalid(`"%s": must be at least %s, or 0s`, c.Mirror.Stall, leastStall), "mirror.stall")
+	}
+	if c.Mirror.MaxConnections < 0 {
+		fs.add(invalid("%d: must not be negative", c.Mirror.MaxConnections), "mirror.max_connections")
 	}
 	if c.Freshness.Patience > c.Mirror.Wait && c.Mirror.Wait > 0 {
 		fs.add(invalid(`"%s": must not be more than mirror.wait, which is "%s"`, c.Freshness.Patience, c.Mirror.Wait),
@@ -131,6 +141,16 @@ func (c *Config) checkAccess(fs *findings) {
 	}
 }
 
+// checkScrub checks what is read in the background.
+func (c *Config) checkScrub(fs *findings) {
+	if c.Scrub.Rate > 0 && c.Scrub.Period < Duration(time.Hour) {
+		fs.add(invalid(`"%s": must be at least 1h; scrub.rate = "0B" turns it off`, c.Scrub.Period), "scrub.period", "scrub.rate")
+	}
+	if c.Scrub.MaxLoad <= 0 {
+		fs.add(invalid(`"%s": must be more than 0%%`, c.Scrub.MaxLoad), "scrub.max_load")
+	}
+}
+
 func (c *Config) checkTags(fs *findings) {
 	first := map[Glob]string{}
 	for i, t := range c.Freshness.Tags {
@@ -141,6 +161,20 @@ func (c *Config) checkTags(fs *findings) {
 			fs.add(invalid("%q: is never reached, %s has the same pattern", t.Match, other), key, other)
 		} else {
 			first[t.Match] = key
+		}
+	}
+}
+
+func (c *Config) checkPins(fs *findings) {
+	first := map[PinName]string{}
+	for i, p := range c.Pins {
+		key := fmt.Sprintf("pins[%d].name", i)
+		if p.Name == "" {
+			fs.add(invalid("must be set"), key)
+		} else if other, taken := first[p.Name]; taken {
+			fs.add(invalid("%q: stands in %s already", p.Name, other), key, other)
+		} else {
+			first[p.Name] = key
 		}
 	}
 }

@@ -16,6 +16,7 @@ func (c *Config) checkRules(fs *findings) {
 	for i, r := range c.Rules {
 		path := fmt.Sprintf("rules[%d]", i)
 		twinFindings(fs, first, path+".ecr_repository_prefix", r.ECRRepositoryPrefix)
+		checkPolicy(fs, path, r.Settings)
 		unset := map[string]bool{
 			"ecr_repository_prefix": r.ECRRepositoryPrefix == "",
 			"upstream_registry_url": r.UpstreamRegistryURL == "",
@@ -65,6 +66,7 @@ func (c *Config) checkTemplates(fs *findings) {
 	for i, t := range c.Templates {
 		path := fmt.Sprintf("templates[%d]", i)
 		twinFindings(fs, first, path+".prefix", t.Prefix)
+		checkPolicy(fs, path, t.Settings)
 		remoteFindings(fs, path, t.Remote().Problems(), func(field string) string {
 			if field == "prefix" && t.Prefix == "" {
 				return "must be set"

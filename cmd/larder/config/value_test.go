@@ -49,6 +49,16 @@ func TestSizeText(t *testing.T) {
 	}
 }
 
+func TestPercentText(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]Percent{"0%": 0, "70%": 70, "150%": 150} {
+		var p Percent
+		if err := p.UnmarshalText([]byte(text)); err != nil || p != want || p.String() != text {
+			t.Errorf("%q: got %g, %v, written %q", text, float64(p), err, p)
+		}
+	}
+}
+
 func TestLevelSlog(t *testing.T) {
 	t.Parallel()
 	for l, want := range map[Level]slog.Level{
