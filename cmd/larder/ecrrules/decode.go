@@ -22,12 +22,16 @@ const maxRules = 1000
 // List is what an account says.
 type List struct {
 	Rules []remotes.Rule
+	// Templates are its repository creation templates, those for pull through
+	// caches. Skipped says which are not.
+	Templates []remotes.Template
+	Skipped   []string
 	// More says that the list is a page and the account has further rules.
 	More bool
 }
 
-// Decode reads the JSON that "aws ecr describe-pull-through-cache-rules"
-// prints. Fields that it does not know are skipped. Its errors, of kind
+// Decode reads the JSON that "aws ecr describe-pull-through-cache-rules" or
+// "describe-repository-creation-templates" prints, or both in one. Fields that it does not know are skipped. Its errors, of kind
 // errdefs.ErrInvalidArgument, name each entry that is wrong.
 func Decode(r io.Reader) (List, error) {
 	data, err := io.ReadAll(io.LimitReader(r, maxInput+1))
@@ -42,20 +46,36 @@ func Decode(r io.Reader) (List, error) {
 	}
 	var doc struct {
 		Rules     *[]json.RawMessage `json:"pullThroughCacheRules"`
+		Templates *[]json.RawMessage `json:"repositoryCreationTemplates"`
 		NextToken any                `json:"nextToken"`
 	}
 	if err := json.Unmarshal(data, &doc); err != nil {
 		return List{}, jsonError(err)
 	}
-	if doc.Rules == nil {
+	if doc.Rules == nil && doc.Templates == nil {
 		return List{}, invalid("has no pullThroughCacheRules, want the JSON of aws ecr describe-pull-through-cache-rules")
 	}
-	if n := len(*doc.Rules); n > maxRules {
-		return List{}, tooMany(n)
+	list := List{More: doc.NextToken != nil}
+	var ruleErr, templateErr error
+	if doc.Rules != nil {
+		list.Rules, ruleErr = decodeRules(*doc.Rules)
+	}
+	if doc.Templates != nil {
+		list.Templates, list.Skipped, templateErr = decodeTemplates(*doc.Templates)
+	}
+	if err := errors.Join(ruleErr, templateErr); err != nil {
+		return List{}, err
+	}
+	return list, nil
+}
+
+func decodeRules(raws []json.RawMessage) ([]remotes.Rule, error) {
+	if n := len(raws); n > maxRules {
+		return nil, tooMany(n)
 	}
 	var entries []Entry
 	var errs []error
-	for i, raw := range *doc.Rules {
+	for i, raw := range raws {
 		var e Entry
 		if err := json.Unmarshal(raw, &e); err != nil {
 			errs = append(errs, fmt.Errorf("pullThroughCacheRules[%d]: %w", i, jsonError(err)))
@@ -63,10 +83,9 @@ func Decode(r io.Reader) (List, error) {
 		entries = append(entries, e)
 	}
 	if len(errs) > 0 {
-		return List{}, errors.Join(errs...)
+		return nil, errors.Join(errs...)
 	}
-	rules, err := rulesOf(entries)
-	return List{Rules: rules, More: doc.NextToken != nil}, err
+	return rulesOf(entries)
 }
 
 func tooMany(n int) error { return invalid("has %d rules, want at most %d", n, maxRules) }

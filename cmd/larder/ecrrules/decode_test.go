@@ -126,17 +126,18 @@ func TestDecodeRefuses(t *testing.T) {
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte(described))
 	f.Add([]byte(entries(2)))
+	f.Add([]byte(templatesText()))
 	f.Add([]byte(`{"pullThroughCacheRules":[{"ecrRepositoryPrefix":"ROOT","upstreamRegistryUrl":"DOCKER.io:443"}]}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		list, err := Decode(bytes.NewReader(data))
 		if err != nil {
 			return
 		}
-		if _, err := TOML(list.Rules); err != nil {
+		if _, err := TOML(list.Rules, list.Templates); err != nil {
 			t.Error(err)
 		}
 		for _, as := range Formats() {
-			text, _, err := Export(list.Rules, as)
+			text, _, err := Export(list.Rules, list.Templates, as)
 			if err != nil {
 				t.Errorf("%s: %v", as, err)
 			}

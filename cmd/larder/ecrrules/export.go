@@ -29,11 +29,11 @@ func Formats() []Format {
 // guide, service quotas).
 const maxAccountRules = 50
 
-// Export writes rules, which are valid, as ECR rules. Warnings name each rule
-// that ECR does not take and is left out, and each key that it has no place
+// Export writes rules and templates, which are valid, as ECR's. Warnings name
+// each that ECR does not take and is left out, and each key that it has no place
 // for; they are comments in the text, too, where the format has comments. A
 // format that is none is errdefs.ErrInvalidArgument.
-func Export(rules []remotes.Rule, as Format) (text []byte, warnings []string, err error) {
+func Export(rules []remotes.Rule, templates []remotes.Template, as Format) (text []byte, warnings []string, err error) {
 	var items []item
 	exported := 0
 	for _, r := range rules {
@@ -42,22 +42,26 @@ func Export(rules []remotes.Rule, as Format) (text []byte, warnings []string, er
 		if !it.left {
 			exported++
 		}
-		for _, n := range it.notes {
-			warnings = append(warnings, it.title()+": "+n)
-		}
+		warnings = append(warnings, it.notes...)
+	}
+	var more []templateItem
+	for _, t := range templates {
+		it := planTemplate(t)
+		more = append(more, it)
+		warnings = append(warnings, it.notes...)
 	}
 	if exported > maxAccountRules {
 		warnings = append(warnings, fmt.Sprintf("%d rules: ECR takes %d for an account and region", exported, maxAccountRules))
 	}
 	switch as {
 	case FormatCLI:
-		text = writeCLI(items)
+		text = writeCLI(items, more)
 	case FormatTerraform:
-		text = writeTerraform(items)
+		text = writeTerraform(items, more)
 	case FormatCloudFormation:
-		text, err = writeCloudFormation(items)
+		text, err = writeCloudFormation(items, more)
 	case FormatJSON:
-		text, err = writeJSON(items)
+		text, err = writeJSON(items, more)
 	default:
 		err = fmt.Errorf("format %q: want %s: %w", as, formatList(), errdefs.ErrInvalidArgument)
 	}
@@ -72,31 +76,27 @@ func formatList() string {
 	return strings.Join(names[:len(names)-1], ", ") + " or " + names[len(names)-1]
 }
 
-// item is what is made of one rule.
-type item struct {
-	Entry
+// notable is something of which not all can be exported.
+type notable struct {
+	title string
 	left  bool // out
 	notes []string
 }
 
-func (it item) title() string { return fmt.Sprintf("rule %q", it.ECRRepositoryPrefix) }
-
-// comments are the notes for a file: one line each, whatever is in them.
-func (it item) comments() []string {
-	var lines []string
-	for _, n := range it.notes {
-		lines = append(lines, it.title()+": "+n)
-	}
-	return lines
+// note adds a note of one line: what others wrote is quoted in it.
+func (n *notable) note(format string, args ...any) {
+	n.notes = append(n.notes, n.title+": "+fmt.Sprintf(format, args...))
 }
 
-func (it *item) note(format string, args ...any) {
-	it.notes = append(it.notes, fmt.Sprintf(format, args...))
+// item is what is made of one rule.
+type item struct {
+	Entry
+	notable
 }
 
 // plan decides what is exported of a rule.
 func plan(r remotes.Rule, as Format) item {
-	it := item{Entry: EntryOf(r)}
+	it := item{Entry: EntryOf(r), notable: notable{title: fmt.Sprintf("rule %q", r.ECRRepositoryPrefix)}}
 	if it.UpstreamRepositoryPrefix == remotes.Root {
 		it.UpstreamRepositoryPrefix = "" // the default
 	}
@@ -126,6 +126,9 @@ func plan(r remotes.Rule, as Format) item {
 	}
 	if r.Settings.ImageTagMutability != "" {
 		it.note("without image_tag_mutability: ECR has it in a repository creation template")
+	}
+	if r.Settings.LifecyclePolicy != "" {
+		it.note("without lifecycle_policy: ECR has it in a repository creation template")
 	}
 	if it.CredentialARN == "" && wantsCredential(kind) {
 		it.note("ECR wants a credential for %s: %s", kind, credentialHint(r))

@@ -28,7 +28,7 @@ func everyKind() []remotes.Rule {
 		remotes.Rule{ECRRepositoryPrefix: "ecr-public", UpstreamRegistryURL: "public.ecr.aws", UpstreamRepositoryPrefix: remotes.Root},
 		remotes.Rule{ECRRepositoryPrefix: "hub2/", UpstreamRegistryURL: "docker.io", CredentialFile: "/etc/larder/hub's\nsecret"},
 		remotes.Rule{ECRRepositoryPrefix: "a-b", UpstreamRegistryURL: "quay.io", Settings: remotes.Settings{
-			Window: &hour, Allow: []string{"org/*"}, ImageTagMutability: "IMMUTABLE",
+			Window: &hour, Allow: []string{"org/*"}, ImageTagMutability: "IMMUTABLE", LifecyclePolicy: countPolicy,
 		}},
 		remotes.Rule{ECRRepositoryPrefix: "a_b", UpstreamRegistryURL: "registry.k8s.io", CustomRoleARN: "arn:aws:iam::123456789012:role/pull"},
 		remotes.Rule{ECRRepositoryPrefix: "harbor", UpstreamRegistryURL: "harbor.example:8443", UpstreamRepositoryPrefix: "proxy"},
@@ -38,12 +38,20 @@ func everyKind() []remotes.Rule {
 	)
 }
 
+// everyTemplate has a template for each way in which an account takes one or not.
+func everyTemplate() []remotes.Template {
+	return append(describedTemplates(),
+		remotes.Template{Prefix: "docker.io/library", Settings: remotes.Settings{Mode: remotes.ModeOffline, LifecyclePolicy: idlePolicy}},
+		remotes.Template{Prefix: "only/larder's", Settings: remotes.Settings{Mode: remotes.ModeOffline}},
+	)
+}
+
 func TestExportGolden(t *testing.T) {
 	t.Parallel()
 	for as, file := range map[Format]string{
 		FormatCLI: "rules.sh", FormatTerraform: "rules.tf", FormatCloudFormation: "rules.yaml", FormatJSON: "rules.json",
 	} {
-		got, _, err := Export(everyKind(), as)
+		got, _, err := Export(everyKind(), everyTemplate(), as)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -66,13 +74,16 @@ func TestExportGolden(t *testing.T) {
 func TestExportWarns(t *testing.T) {
 	t.Parallel()
 	for _, as := range Formats() {
-		text, warnings, err := Export(everyKind(), as)
+		text, warnings, err := Export(everyKind(), everyTemplate(), as)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, want := range []string{
 			`rule "hub2/": without credential_file`, `rule "hub2/": ECR wants a credential for docker-hub: put the content of "/etc/larder/hub's\nsecret"`,
-			`rule "a-b": without window, allow, which`, `rule "a-b": without image_tag_mutability: `, `rule "a_b": without custom_role_arn: `,
+			`rule "a-b": without window, allow, which`, `rule "a-b": without image_tag_mutability: `, `rule "a-b": without lifecycle_policy: `, `rule "a_b": without custom_role_arn: `,
+			`template "only/larder's": left out: ECR has nothing for its settings`, `template "docker.io/library": without mode, which only larder has`,
+			`template "docker.io/library": ECR refuses rule 1 of its lifecycle_policy: it takes sinceImagePulled with transition only`,
+			`template "docker.io/library": larder takes the prefix for a registry host, too`,
 			`rule "harbor": left out: ECR has no upstream "harbor.example:8443"`, `rule "org": left out: ECR takes upstream_repository_prefix ("org")`,
 		} {
 			if !slices.ContainsFunc(warnings, func(w string) bool { return strings.HasPrefix(w, want) }) {
@@ -90,10 +101,10 @@ func TestExportWarns(t *testing.T) {
 	for i := range maxAccountRules + 1 {
 		many = append(many, remotes.Rule{ECRRepositoryPrefix: "p" + strings.Repeat("a", i/10+1) + string(rune('0'+i%10)), UpstreamRegistryURL: "quay.io"})
 	}
-	if _, warnings, err := Export(many, FormatCLI); err != nil || len(warnings) != 1 || !strings.Contains(warnings[0], "ECR takes 50") {
+	if _, warnings, err := Export(many, nil, FormatCLI); err != nil || len(warnings) != 1 || !strings.Contains(warnings[0], "ECR takes 50") {
 		t.Errorf("got %v, %v", warnings, err)
 	}
-	if _, _, err := Export(nil, "pulumi"); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "terraform") {
+	if _, _, err := Export(nil, nil, "pulumi"); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "terraform") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -102,7 +113,7 @@ func TestExportWarns(t *testing.T) {
 func TestRoundTrip(t *testing.T) {
 	t.Parallel()
 	rules := append(describedRules(), remotes.Rule{ECRRepositoryPrefix: "kubernetes", UpstreamRegistryURL: "registry.k8s.io", UpstreamRegistry: "k8s"})
-	text, warnings, err := Export(rules, FormatJSON)
+	text, warnings, err := Export(rules, nil, FormatJSON)
 	if err != nil || len(warnings) > 0 {
 		t.Fatalf("%v, %v", warnings, err)
 	}
@@ -133,9 +144,10 @@ func TestTOMLReadsBack(t *testing.T) {
 			Settings: remotes.Settings{
 				Mode: remotes.Mode(s), Private: remotes.Privacy(s), Window: &window, Deleted: s, ImageTagMutability: s,
 				ImageTagMutabilityExclusionFilters: []string{s}, Allow: []string{s, s}, Deny: []string{s},
+				LifecyclePolicy: s,
 			},
 		}
-		text, err := TOML([]remotes.Rule{rule, rule})
+		text, err := TOML([]remotes.Rule{rule, rule}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -148,6 +160,7 @@ func TestTOMLReadsBack(t *testing.T) {
 			"ecr_repository_prefix": s, "upstream_registry_url": s, "upstream_registry": s, "upstream_repository_prefix": s, "credential_arn": s,
 			"custom_role_arn": s, "registry_id": s, "credential_file": s, "mode": s, "private": s, "window": "1h30m", "deleted": s,
 			"image_tag_mutability": s, "image_tag_mutability_exclusion_filters": []any{s}, "allow": []any{s, s}, "deny": []any{s},
+			"lifecycle_policy": s,
 		}
 		if s == "" {
 			for k, v := range want {
@@ -164,7 +177,7 @@ func TestTOMLReadsBack(t *testing.T) {
 
 func TestTOMLGolden(t *testing.T) {
 	t.Parallel()
-	got, err := TOML(describedRules())
+	got, err := TOML(describedRules(), describedTemplates())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,6 +195,16 @@ upstream_registry = "ecr"
 upstream_repository_prefix = "apps"
 custom_role_arn = "arn:aws:iam::123456789012:role/pull"
 registry_id = "123456789012"
+
+[[templates]]
+prefix = "docker-hub"
+image_tag_mutability = "IMMUTABLE_WITH_EXCLUSION"
+image_tag_mutability_exclusion_filters = ["latest", "dev-*"]
+lifecycle_policy = '` + countPolicy + `'
+
+[[templates]]
+prefix = "ROOT"
+image_tag_mutability = "IMMUTABLE"
 `
 	if diff := cmp.Diff(want, string(got)); diff != "" {
 		t.Error(diff)
@@ -219,7 +242,9 @@ func TestYAMLReadsBack(t *testing.T) {
 	for _, s := range hostile() {
 		it := item{Entry: Entry{ECRRepositoryPrefix: "a1", UpstreamRegistryURL: "x", CredentialARN: s}}
 		it.note("%q", s)
-		data, err := writeCloudFormation([]item{it, {Entry: it.Entry, left: true, notes: it.notes}})
+		template := templateItem{TemplateEntry: TemplateEntry{Prefix: "b", LifecyclePolicy: s, ExclusionFilters: []ExclusionFilter{{wildcard, s}}}}
+		template.note("%q", s)
+		data, err := writeCloudFormation([]item{it, {Entry: it.Entry, notable: notable{left: true, notes: it.notes}}}, []templateItem{template})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -234,7 +259,10 @@ func TestYAMLReadsBack(t *testing.T) {
 			t.Errorf("%q: %v in\n%s", s, err, data)
 			continue
 		}
-		if v, ok := got.Resources["A1Rule"].Properties["CredentialArn"]; len(got.Resources) != 1 || got.Version != "2010-09-09" || v != s && (ok || s != "") {
+		if v, ok := got.Resources["A1Rule"].Properties["CredentialArn"]; len(got.Resources) != 2 || got.Version != "2010-09-09" || v != s && (ok || s != "") {
+			t.Errorf("%q: got %+v from\n%s", s, got, data)
+		}
+		if v, ok := got.Resources["BTemplate"].Properties["LifecyclePolicy"]; v != s && (ok || s != "") {
 			t.Errorf("%q: got %+v from\n%s", s, got, data)
 		}
 	}
@@ -245,7 +273,7 @@ func TestNames(t *testing.T) {
 	for prefix, want := range map[string][2]string{
 		"docker-hub": {"docker_hub", "DockerHubRule"}, "ROOT": {"root", "RootRule"}, "a/b.c/": {"a_b_c", "ABCRule"}, "1e10": {"_1e10", "1e10Rule"},
 	} {
-		if got := [2]string{terraformName(prefix), logicalID(prefix)}; got != want {
+		if got := [2]string{terraformName(prefix), logicalID(prefix, "Rule")}; got != want {
 			t.Errorf("%s: got %q, want %q", prefix, got, want)
 		}
 	}

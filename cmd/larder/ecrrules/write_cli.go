@@ -2,25 +2,23 @@ package ecrrules
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"regexp"
 	"strings"
 )
 
-// writeCLI writes a call of AWS's command line for each rule.
-func writeCLI(items []item) []byte {
+// writeCLI writes a call of AWS's command line for each rule and template.
+func writeCLI(items []item, templates []templateItem) []byte {
 	var b bytes.Buffer
 	b.WriteString("# Pull through cache rules for the account and region of the AWS command line.\n")
 	for _, it := range items {
 		b.WriteByte('\n')
-		for _, line := range it.comments() {
-			fmt.Fprintf(&b, "# %s\n", line)
-		}
+		writeComments(&b, it.notable)
 		if it.left {
 			continue
 		}
-		b.WriteString("aws ecr create-pull-through-cache-rule")
-		for _, opt := range []struct{ name, value string }{
+		writeCall(&b, "create-pull-through-cache-rule", []option{
 			{"ecr-repository-prefix", it.ECRRepositoryPrefix},
 			{"upstream-registry-url", it.UpstreamRegistryURL},
 			{"upstream-registry", it.UpstreamRegistry},
@@ -28,14 +26,49 @@ func writeCLI(items []item) []byte {
 			{"credential-arn", it.CredentialARN},
 			{"custom-role-arn", it.CustomRoleARN},
 			{"registry-id", it.RegistryID},
-		} {
-			if opt.value != "" {
-				fmt.Fprintf(&b, " \\\n  --%s %s", opt.name, shellQuote(opt.value))
-			}
-		}
+		})
+	}
+	for _, it := range templates {
 		b.WriteByte('\n')
+		writeComments(&b, it.notable)
+		if it.left {
+			continue
+		}
+		filters := ""
+		if len(it.ExclusionFilters) > 0 {
+			text, _ := json.Marshal(it.ExclusionFilters) // texts: never fails
+			filters = string(text)
+		}
+		writeCall(&b, "create-repository-creation-template", []option{
+			{"prefix", it.Prefix},
+			{"applied-for", pullThrough},
+			{"image-tag-mutability", it.ImageTagMutability},
+			{"image-tag-mutability-exclusion-filters", filters},
+			{"lifecycle-policy", it.LifecyclePolicy},
+		})
 	}
 	return b.Bytes()
+}
+
+// writeComments writes the notes for a file with comments: one line each,
+// whatever is in them.
+func writeComments(b *bytes.Buffer, n notable) {
+	for _, line := range n.notes {
+		fmt.Fprintf(b, "# %s\n", line)
+	}
+}
+
+// option is an option of AWS's command line; one without a value is left away.
+type option struct{ name, value string }
+
+func writeCall(b *bytes.Buffer, verb string, options []option) {
+	b.WriteString("aws ecr " + verb)
+	for _, opt := range options {
+		if opt.value != "" {
+			fmt.Fprintf(b, " \\\n  --%s %s", opt.name, shellQuote(opt.value))
+		}
+	}
+	b.WriteByte('\n')
 }
 
 // shellPlain is text that means itself to every POSIX shell, in any place but

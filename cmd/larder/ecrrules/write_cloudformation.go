@@ -7,14 +7,15 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// writeCloudFormation writes a template with a resource for each rule.
-func writeCloudFormation(items []item) ([]byte, error) {
+// writeCloudFormation writes a stack's template with a resource for each rule and
+// each of larder's templates.
+func writeCloudFormation(items []item, templates []templateItem) ([]byte, error) {
 	resources := &yaml.Node{Kind: yaml.MappingNode}
 	ids := unique{}
 	var left []string // comments that have no resource to stand above
 	for _, it := range items {
 		if it.left {
-			left = append(left, it.comments()...)
+			left = append(left, it.notes...)
 			continue
 		}
 		properties := &yaml.Node{Kind: yaml.MappingNode}
@@ -33,8 +34,19 @@ func writeCloudFormation(items []item) ([]byte, error) {
 		resource := &yaml.Node{Kind: yaml.MappingNode}
 		set(resource, "Type", plain("AWS::ECR::PullThroughCacheRule"))
 		set(resource, "Properties", properties)
-		key := set(resources, ids.next(logicalID(it.ECRRepositoryPrefix), ""), resource)
-		key.HeadComment = comment(it.comments())
+		key := set(resources, ids.next(logicalID(it.ECRRepositoryPrefix, "Rule"), ""), resource)
+		key.HeadComment = comment(it.notes)
+	}
+	for _, it := range templates {
+		if it.left {
+			left = append(left, it.notes...)
+			continue
+		}
+		resource := &yaml.Node{Kind: yaml.MappingNode}
+		set(resource, "Type", plain("AWS::ECR::RepositoryCreationTemplate"))
+		set(resource, "Properties", templateProperties(it.TemplateEntry))
+		key := set(resources, ids.next(logicalID(it.Prefix, "Template"), ""), resource)
+		key.HeadComment = comment(it.notes)
 	}
 	doc := &yaml.Node{Kind: yaml.MappingNode}
 	version := set(doc, "AWSTemplateFormatVersion", text("2010-09-09"))
@@ -72,8 +84,32 @@ func comment(lines []string) string {
 	return strings.Join(lines, "\n")
 }
 
+// templateProperties are those of a repository creation template.
+func templateProperties(e TemplateEntry) *yaml.Node {
+	properties := &yaml.Node{Kind: yaml.MappingNode}
+	set(properties, "Prefix", text(e.Prefix))
+	set(properties, "AppliedFor", &yaml.Node{Kind: yaml.SequenceNode, Content: []*yaml.Node{text(pullThrough)}})
+	if e.ImageTagMutability != "" {
+		set(properties, "ImageTagMutability", text(e.ImageTagMutability))
+	}
+	filters := &yaml.Node{Kind: yaml.SequenceNode}
+	for _, f := range e.ExclusionFilters {
+		filter := &yaml.Node{Kind: yaml.MappingNode}
+		set(filter, "ImageTagMutabilityExclusionFilterType", text(f.FilterType))
+		set(filter, "ImageTagMutabilityExclusionFilterValue", text(f.Filter))
+		filters.Content = append(filters.Content, filter)
+	}
+	if len(filters.Content) > 0 {
+		set(properties, "ImageTagMutabilityExclusionFilters", filters)
+	}
+	if e.LifecyclePolicy != "" {
+		set(properties, "LifecyclePolicy", text(e.LifecyclePolicy))
+	}
+	return properties
+}
+
 // logicalID makes a name of letters and digits of a prefix.
-func logicalID(prefix string) string {
+func logicalID(prefix, kind string) string {
 	words := strings.FieldsFunc(strings.ToLower(prefix), func(r rune) bool {
 		return (r < 'a' || r > 'z') && (r < '0' || r > '9')
 	})
@@ -81,5 +117,5 @@ func logicalID(prefix string) string {
 	for _, w := range words {
 		b.WriteString(strings.ToUpper(w[:1]) + w[1:])
 	}
-	return b.String() + "Rule"
+	return b.String() + kind
 }

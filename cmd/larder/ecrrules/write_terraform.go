@@ -7,42 +7,71 @@ import (
 	"unicode"
 )
 
-// writeTerraform writes a resource for each rule, as terraform fmt would lay
+// writeTerraform writes a resource for each rule and template, as terraform fmt would lay
 // it out.
-func writeTerraform(items []item) []byte {
+func writeTerraform(items []item, templates []templateItem) []byte {
 	var b bytes.Buffer
 	b.WriteString("# Pull through cache rules for the account and region of the provider.\n")
 	labels := unique{}
 	for _, it := range items {
 		b.WriteByte('\n')
-		for _, line := range it.comments() {
-			fmt.Fprintf(&b, "# %s\n", line)
-		}
+		writeComments(&b, it.notable)
 		if it.left {
 			continue
 		}
 		fmt.Fprintf(&b, "resource \"aws_ecr_pull_through_cache_rule\" %s {\n", hclQuote(labels.next(terraformName(it.ECRRepositoryPrefix), "_")))
-		args := [][2]string{
-			{"ecr_repository_prefix", it.ECRRepositoryPrefix},
-			{"upstream_registry_url", it.UpstreamRegistryURL},
-			{"upstream_repository_prefix", it.UpstreamRepositoryPrefix},
-			{"credential_arn", it.CredentialARN},
-			{"custom_role_arn", it.CustomRoleARN},
+		writeArguments(&b, [][2]string{
+			{"ecr_repository_prefix", hclText(it.ECRRepositoryPrefix)},
+			{"upstream_registry_url", hclText(it.UpstreamRegistryURL)},
+			{"upstream_repository_prefix", hclText(it.UpstreamRepositoryPrefix)},
+			{"credential_arn", hclText(it.CredentialARN)},
+			{"custom_role_arn", hclText(it.CustomRoleARN)},
+		})
+		b.WriteString("}\n")
+	}
+	labels = unique{} // of another type of resource
+	for _, it := range templates {
+		b.WriteByte('\n')
+		writeComments(&b, it.notable)
+		if it.left {
+			continue
 		}
-		width := 0
-		for _, a := range args {
-			if a[1] != "" {
-				width = max(width, len(a[0]))
-			}
-		}
-		for _, a := range args {
-			if a[1] != "" {
-				fmt.Fprintf(&b, "  %-*s = %s\n", width, a[0], hclQuote(a[1]))
-			}
+		fmt.Fprintf(&b, "resource \"aws_ecr_repository_creation_template\" %s {\n", hclQuote(labels.next(terraformName(it.Prefix), "_")))
+		writeArguments(&b, [][2]string{
+			{"prefix", hclText(it.Prefix)},
+			{"applied_for", "[" + hclQuote(pullThrough) + "]"},
+			{"image_tag_mutability", hclText(it.ImageTagMutability)},
+			{"lifecycle_policy", hclText(it.LifecyclePolicy)},
+		})
+		for _, f := range it.ExclusionFilters {
+			fmt.Fprintf(&b, "\n  image_tag_mutability_exclusion_filter {\n    filter      = %s\n    filter_type = %s\n  }\n", hclQuote(f.Filter), hclQuote(f.FilterType))
 		}
 		b.WriteString("}\n")
 	}
 	return b.Bytes()
+}
+
+// hclText is a quoted text, "" for none.
+func hclText(s string) string {
+	if s == "" {
+		return ""
+	}
+	return hclQuote(s)
+}
+
+// writeArguments writes the arguments that have a value, in columns.
+func writeArguments(b *bytes.Buffer, args [][2]string) {
+	width := 0
+	for _, a := range args {
+		if a[1] != "" {
+			width = max(width, len(a[0]))
+		}
+	}
+	for _, a := range args {
+		if a[1] != "" {
+			fmt.Fprintf(b, "  %-*s = %s\n", width, a[0], a[1])
+		}
+	}
 }
 
 // terraformName makes a resource name of a prefix.

@@ -29,6 +29,7 @@ aws ecr create-pull-through-cache-rule \
 
 # rule "a-b": without window, allow, which only larder has
 # rule "a-b": without image_tag_mutability: ECR has it in a repository creation template
+# rule "a-b": without lifecycle_policy: ECR has it in a repository creation template
 aws ecr create-pull-through-cache-rule \
   --ecr-repository-prefix a-b \
   --upstream-registry-url quay.io \
@@ -54,3 +55,25 @@ aws ecr create-pull-through-cache-rule \
   --ecr-repository-prefix ROOT \
   --upstream-registry-url 210987654321.dkr.ecr.us-east-1.amazonaws.com \
   --upstream-registry ecr
+
+aws ecr create-repository-creation-template \
+  --prefix docker-hub \
+  --applied-for PULL_THROUGH_CACHE \
+  --image-tag-mutability IMMUTABLE_WITH_EXCLUSION \
+  --image-tag-mutability-exclusion-filters '[{"filterType":"WILDCARD","filter":"latest"},{"filterType":"WILDCARD","filter":"dev-*"}]' \
+  --lifecycle-policy '{"rules":[{"rulePriority":1,"selection":{"tagStatus":"any","countType":"imageCountMoreThan","countNumber":9},"action":{"type":"expire"}}]}'
+
+aws ecr create-repository-creation-template \
+  --prefix ROOT \
+  --applied-for PULL_THROUGH_CACHE \
+  --image-tag-mutability IMMUTABLE
+
+# template "docker.io/library": without mode, which only larder has
+# template "docker.io/library": larder takes the prefix for a registry host, too; ECR for that of repository names only
+# template "docker.io/library": ECR refuses rule 1 of its lifecycle_policy: it takes sinceImagePulled with transition only
+aws ecr create-repository-creation-template \
+  --prefix docker.io/library \
+  --applied-for PULL_THROUGH_CACHE \
+  --lifecycle-policy '{"rules":[{"rulePriority":1,"selection":{"tagStatus":"any","countType":"sinceImagePulled","countUnit":"days","countNumber":9},"action":{"type":"expire"}}]}'
+
+# template "only/larder's": left out: ECR has nothing for its settings

@@ -29,6 +29,7 @@ resource "aws_ecr_pull_through_cache_rule" "hub2" {
 
 # rule "a-b": without window, allow, which only larder has
 # rule "a-b": without image_tag_mutability: ECR has it in a repository creation template
+# rule "a-b": without lifecycle_policy: ECR has it in a repository creation template
 resource "aws_ecr_pull_through_cache_rule" "a_b" {
   ecr_repository_prefix = "a-b"
   upstream_registry_url = "quay.io"
@@ -54,3 +55,37 @@ resource "aws_ecr_pull_through_cache_rule" "root" {
   ecr_repository_prefix = "ROOT"
   upstream_registry_url = "210987654321.dkr.ecr.us-east-1.amazonaws.com"
 }
+
+resource "aws_ecr_repository_creation_template" "docker_hub" {
+  prefix               = "docker-hub"
+  applied_for          = ["PULL_THROUGH_CACHE"]
+  image_tag_mutability = "IMMUTABLE_WITH_EXCLUSION"
+  lifecycle_policy     = "{\"rules\":[{\"rulePriority\":1,\"selection\":{\"tagStatus\":\"any\",\"countType\":\"imageCountMoreThan\",\"countNumber\":9},\"action\":{\"type\":\"expire\"}}]}"
+
+  image_tag_mutability_exclusion_filter {
+    filter      = "latest"
+    filter_type = "WILDCARD"
+  }
+
+  image_tag_mutability_exclusion_filter {
+    filter      = "dev-*"
+    filter_type = "WILDCARD"
+  }
+}
+
+resource "aws_ecr_repository_creation_template" "root" {
+  prefix               = "ROOT"
+  applied_for          = ["PULL_THROUGH_CACHE"]
+  image_tag_mutability = "IMMUTABLE"
+}
+
+# template "docker.io/library": without mode, which only larder has
+# template "docker.io/library": larder takes the prefix for a registry host, too; ECR for that of repository names only
+# template "docker.io/library": ECR refuses rule 1 of its lifecycle_policy: it takes sinceImagePulled with transition only
+resource "aws_ecr_repository_creation_template" "docker_io_library" {
+  prefix           = "docker.io/library"
+  applied_for      = ["PULL_THROUGH_CACHE"]
+  lifecycle_policy = "{\"rules\":[{\"rulePriority\":1,\"selection\":{\"tagStatus\":\"any\",\"countType\":\"sinceImagePulled\",\"countUnit\":\"days\",\"countNumber\":9},\"action\":{\"type\":\"expire\"}}]}"
+}
+
+# template "only/larder's": left out: ECR has nothing for its settings
