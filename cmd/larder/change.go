@@ -47,7 +47,8 @@ func newRemoveCommand(o *options) *cobra.Command {
 		Aliases: []string{"remove"},
 		Short:   "Remove images and the blobs that no other image needs",
 		Long: `Removes each image from the store, with its signatures and other companions. One
-that is pinned is refused: unpin it first.`,
+that is pinned is refused; the error names each pin and how to take it away. What
+another image or a pin needs stays.`,
 		Example: `  larder rm docker.io/library/nginx:1.28`,
 	}, func(ctx context.Context, c *admin.Client, ref string) (any, string, error) {
 		res, err := c.Remove(ctx, ref)
@@ -76,48 +77,29 @@ failure is reported; what is stored stays. Digests cannot change and are refused
 	})
 }
 
-func newPinCommand(o *options) *cobra.Command {
-	var reason string
-	cmd := o.changeCommand(&cobra.Command{
-		Use:     "pin REF…",
-		Short:   "Keep images from being removed",
-		Long:    "Pins each image. It need not be stored yet; larder ls then shows it as absent.",
-		Example: `  larder pin registry.k8s.io/pause:3.10 --reason "sandbox image"`,
-	}, func(ctx context.Context, c *admin.Client, ref string) (any, string, error) {
-		p, err := c.Pin(ctx, admin.PinRequest{Ref: ref, Reason: reason})
-		return p, p.Name + ": pinned", err
-	})
-	cmd.Flags().StringVar(&reason, "reason", "", "why, for those who come later")
-	return cmd
-}
-
-func newUnpinCommand(o *options) *cobra.Command {
-	return o.changeCommand(&cobra.Command{
-		Use:     "unpin REF…",
-		Short:   "Take pins away",
-		Example: `  larder unpin registry.k8s.io/pause:3.10`,
-	}, func(ctx context.Context, c *admin.Client, ref string) (any, string, error) {
-		res, err := c.Unpin(ctx, ref)
-		return res, res.Ref + ": unpinned", err
-	})
-}
-
-// completeReferences completes stored references in a shell. It asks the
-// daemon briefly and stays silent if there is none.
+// completeReferences completes stored references in a shell.
 func (o *options) completeReferences(_ *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+	return o.complete(func(ctx context.Context, c *admin.Client) (names []string, err error) {
+		images, err := c.Images(ctx)
+		for _, img := range images {
+			names = append(names, img.Name)
+		}
+		return names, err
+	})
+}
+
+// complete asks the daemon briefly what an argument may be, and stays silent if
+// there is none.
+func (o *options) complete(ask func(context.Context, *admin.Client) ([]string, error)) ([]string, cobra.ShellCompDirective) {
 	client, err := o.client()
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	images, err := client.Images(ctx)
+	names, err := ask(ctx, client)
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	var names []string
-	for _, img := range images {
-		names = append(names, img.Name)
 	}
 	return names, cobra.ShellCompDirectiveNoFileComp
 }

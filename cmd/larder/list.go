@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/spf13/cobra"
 
+	"github.com/larder-project/larder/cache"
 	"github.com/larder-project/larder/remotes"
 )
 
@@ -62,8 +63,10 @@ larder show lists them with their image.`,
 }
 
 // isCompanion reports whether an image is but a part of another one. What a
-// person has pinned is not.
-func isCompanion(img remotes.Image) bool { return img.Subject != "" && img.Pin == nil }
+// person has pinned by its name is not.
+func isCompanion(img remotes.Image) bool {
+	return img.Subject != "" && !slices.ContainsFunc(img.Pins, func(p cache.Pin) bool { return p.Name == img.Name })
+}
 
 func printImages(w io.Writer, images []remotes.Image) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
@@ -123,12 +126,17 @@ func ago(t time.Time) string {
 	return humanize.Time(t)
 }
 
+// pinnedOf names the owners of an image's pins, and why they want it kept.
 func pinnedOf(img remotes.Image) string {
-	if img.Pin == nil {
-		return "-"
+	var all []string
+	for _, p := range img.Pins {
+		text := p.Owner
+		if p.Reason != "" {
+			text += ": " + printable(p.Reason)
+		}
+		if !slices.Contains(all, text) {
+			all = append(all, text)
+		}
 	}
-	if img.Pin.Reason == "" {
-		return "yes"
-	}
-	return img.Pin.Reason
+	return orDash(strings.Join(all, ", "))
 }

@@ -64,7 +64,7 @@ func withoutKind(text string) string {
 	for i, line := range lines {
 		for _, kind := range []error{
 			errdefs.ErrNotFound, errdefs.ErrUnavailable, errdefs.ErrInvalidArgument, errdefs.ErrFailedPrecondition,
-			errdefs.ErrPermissionDenied, errdefs.ErrAlreadyExists, errdefs.ErrDataLoss,
+			errdefs.ErrPermissionDenied, errdefs.ErrAlreadyExists, errdefs.ErrDataLoss, errdefs.ErrResourceExhausted,
 		} {
 			line = strings.TrimSuffix(line, ": "+kind.Error())
 		}

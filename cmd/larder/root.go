@@ -64,8 +64,9 @@ are.`,
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	root.AddCommand(
 		newServeCommand(o), newConfigCommand(o), newRulesCommand(o), newSetupCommand(o), newPullCommand(o), newListCommand(o),
-		newShowCommand(o), newRemoveCommand(o), newRefreshCommand(o), newPinCommand(o), newUnpinCommand(o),
-		newStatusCommand(o), newVersionCommand(o),
+		newShowCommand(o), newRemoveCommand(o), newRefreshCommand(o), newPinCommand(o), newUnpinCommand(o), newPinsCommand(o),
+		newHistoryCommand(o), newLifecycleCommand(o), newVerifyCommand(o), newAdoptCommand(o), newEjectCommand(o), newCollectCommand(o), newWhyEvictedCommand(o),
+		newStatusCommand(o), newDoctorCommand(o), newVersionCommand(o),
 	)
 	checkArgsAsUsage(root)
 	return root

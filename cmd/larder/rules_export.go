@@ -19,6 +19,7 @@ func newRulesExportCommand(o *options) *cobra.Command {
 		Long: `Writes the configured rules as pull through cache rules of Amazon ECR: calls of
 the AWS command line, a Terraform or CloudFormation resource for each, or the
 JSON of aws ecr describe-pull-through-cache-rules, which larder rules import reads.
+Configured templates become repository creation templates.
 
 ECR takes less than larder. What it does not take is left out with a warning,
 and with a comment in formats that have comments.`,
@@ -58,7 +59,7 @@ func formatNames() string {
 }
 
 func (o *options) exportRules(as ecrrules.Format, builtin bool) error {
-	cfg, set, err := o.loadRules()
+	cfg, set, err := o.loadRulesWithPolicies()
 	if err != nil {
 		return err
 	}
@@ -66,14 +67,14 @@ func (o *options) exportRules(as ecrrules.Format, builtin bool) error {
 	if builtin {
 		rules = append(rules, slices.DeleteFunc(set.All(), func(r remotes.Rule) bool { return !set.isBuiltin(r) })...)
 	}
-	text, warnings, err := ecrrules.Export(rules, as)
+	text, warnings, err := ecrrules.Export(rules, templatesOf(cfg), as)
 	if err != nil {
 		return err
 	}
 	for _, w := range warnings {
 		fmt.Fprintf(o.stderr, "warning: %s\n", w)
 	}
-	if len(rules) == 0 {
+	if len(rules)+len(cfg.Templates) == 0 {
 		fmt.Fprintln(o.stderr, "warning: no rules are configured; --builtin writes the built-in ones")
 	}
 	_, err = o.stdout.Write(text)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/containerd/errdefs"
@@ -39,12 +40,17 @@ aws ecr describe-pull-through-cache-rules prints, "-" is stdin. Without FILE the
 account itself is asked, with region and credentials as for any AWS program:
 environment, ~/.aws, instance role.
 
---append adds the rules to the configuration file instead (the one of --config,
+FILE may hold what aws ecr describe-repository-creation-templates prints, too:
+templates for pull through caches become [[templates]], with tag mutability and
+lifecycle policy. An account that is asked itself is asked for rules only.
+
+--append adds them to the configuration file instead (the one of --config,
 else ` + config.DefaultPath + `), except those whose prefix stands there already.
 The file's other content stays, and if the result were not valid the file stays
 as it was.`,
 		Example: `  larder rules import --region eu-central-1
   aws ecr describe-pull-through-cache-rules | larder rules import -
+  aws ecr describe-repository-creation-templates | larder rules import - --append
   larder rules import rules.json --append`,
 		Args: cobra.MaximumNArgs(1),
 		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
@@ -57,14 +63,14 @@ as it was.`,
 			if len(args) > 0 && (im.region != "" || im.profile != "") {
 				return &usageError{fmt.Errorf("--region and --profile are for asking AWS, and %s is read instead", args[0])}
 			}
-			rules, err := im.read(cmd, o, args)
+			list, err := im.read(cmd, o, args)
 			if err != nil {
 				return err
 			}
 			if im.add {
-				return o.appendRules(rules)
+				return o.appendRules(list)
 			}
-			text, err := ecrrules.TOML(rules)
+			text, err := ecrrules.TOML(list.Rules, list.Templates)
 			if err != nil {
 				return err
 			}
@@ -79,62 +85,55 @@ as it was.`,
 	return cmd
 }
 
-// read reads the rules from the file, from stdin or from the account.
-func (im rulesImport) read(cmd *cobra.Command, o *options, args []string) ([]remotes.Rule, error) {
+// read reads from the file or from stdin, or the rules from the account.
+func (im rulesImport) read(cmd *cobra.Command, o *options, args []string) (ecrrules.List, error) {
 	if len(args) == 0 {
 		cfg, err := im.load(cmd.Context(), im.region, im.profile)
 		if err != nil {
-			return nil, err
+			return ecrrules.List{}, err
 		}
-		return ecrrules.Describe(cmd.Context(), cfg)
+		rules, err := ecrrules.Describe(cmd.Context(), cfg)
+		return ecrrules.List{Rules: rules}, err
 	}
 	name, in := "stdin", cmd.InOrStdin()
 	if args[0] != "-" {
 		f, err := os.Open(args[0])
 		if err != nil {
-			return nil, err
+			return ecrrules.List{}, err
 		}
 		defer f.Close()
 		name, in = args[0], f
 	}
 	list, err := ecrrules.Decode(in)
 	if err != nil {
-		return nil, eachPrefixed(name, err)
+		return ecrrules.List{}, eachPrefixed(name, err)
 	}
-	if len(list.Rules) == 0 {
+	if len(list.Rules)+len(list.Templates)+len(list.Skipped) == 0 {
 		fmt.Fprintf(o.stderr, "warning: %s: there are no rules in it\n", name)
 	}
-	if list.More {
-		fmt.Fprintf(o.stderr, "warning: %s: the list goes on (nextToken), the account has further rules\n", name)
+	for _, text := range list.Skipped {
+		fmt.Fprintf(o.stderr, "warning: %s: %s\n", name, text)
 	}
-	return list.Rules, nil
+	if list.More {
+		fmt.Fprintf(o.stderr, "warning: %s: the list goes on (nextToken), the account has more\n", name)
+	}
+	return list, nil
 }
 
-// appendRules adds those rules to the configuration file whose prefix is not
-// there yet.
-func (o *options) appendRules(rules []remotes.Rule) error {
+// appendRules adds those rules and templates to the configuration file whose
+// prefix is not there yet.
+func (o *options) appendRules(list ecrrules.List) error {
 	cfg, err := o.loadConfig()
 	if err != nil {
 		return err
 	}
-	there := map[string]remotes.Rule{}
-	for _, r := range rulesOf(cfg) {
-		there[prefixOf(r)] = r
-	}
-	var add []remotes.Rule
-	for _, r := range rules {
-		if old, ok := there[prefixOf(r)]; ok {
-			fmt.Fprintf(o.stdout, "%-8s %s (%s)\n", "skipped", r.ECRRepositoryPrefix, whySkipped(old, r))
-			continue
-		}
-		add = append(add, r)
-	}
+	add := ecrrules.List{Rules: o.newRules(cfg, list.Rules), Templates: o.newTemplates(cfg, list.Templates)}
 	file := cmp.Or(o.configPath, config.DefaultPath)
-	if len(add) == 0 {
+	if len(add.Rules)+len(add.Templates) == 0 {
 		_, err := fmt.Fprintf(o.stdout, "%s: nothing to add\n", file)
 		return err
 	}
-	text, err := ecrrules.TOML(add)
+	text, err := ecrrules.TOML(add.Rules, add.Templates)
 	if err != nil {
 		return err
 	}
@@ -152,11 +151,53 @@ func (o *options) appendRules(rules []remotes.Rule) error {
 		}
 		return err
 	}
-	for _, r := range add {
+	var added []string
+	for _, r := range add.Rules {
 		fmt.Fprintf(o.stdout, "%-8s %s -> %s\n", "added", r.ECRRepositoryPrefix, r.UpstreamRegistryURL)
 	}
-	_, err = fmt.Fprintf(o.stdout, "%s: %s added; larder rules validate asks the upstreams, a running daemon takes them at its next start\n", file, english.Plural(len(add), "rule", ""))
+	if n := len(add.Rules); n > 0 {
+		added = append(added, english.Plural(n, "rule", ""))
+	}
+	for _, t := range add.Templates {
+		fmt.Fprintf(o.stdout, "%-8s template %s\n", "added", t.Prefix)
+	}
+	if n := len(add.Templates); n > 0 {
+		added = append(added, english.Plural(n, "template", ""))
+	}
+	_, err = fmt.Fprintf(o.stdout, "%s: %s added; larder rules validate asks the upstreams, a running daemon takes them at its next start\n", file, strings.Join(added, " and "))
 	return err
+}
+
+// newRules are those whose prefix is not configured. It tells of the others.
+func (o *options) newRules(cfg *config.Config, rules []remotes.Rule) (add []remotes.Rule) {
+	there := map[string]remotes.Rule{}
+	for _, r := range rulesOf(cfg) {
+		there[prefixOf(r)] = r
+	}
+	for _, r := range rules {
+		if old, ok := there[prefixOf(r)]; ok {
+			fmt.Fprintf(o.stdout, "%-8s %s (%s)\n", "skipped", r.ECRRepositoryPrefix, whySkipped(old, r))
+			continue
+		}
+		add = append(add, r)
+	}
+	return add
+}
+
+// newTemplates are those whose prefix is not configured. It tells of the others.
+func (o *options) newTemplates(cfg *config.Config, templates []remotes.Template) (add []remotes.Template) {
+	there := map[string]bool{}
+	for _, t := range cfg.Templates {
+		there[strings.TrimSuffix(t.Prefix, "/")] = true
+	}
+	for _, t := range templates {
+		if there[strings.TrimSuffix(t.Prefix, "/")] {
+			fmt.Fprintf(o.stdout, "%-8s template %s (is configured already)\n", "skipped", t.Prefix)
+			continue
+		}
+		add = append(add, t)
+	}
+	return add
 }
 
 // whySkipped tells a rule that is there from another one of its prefix.

@@ -64,6 +64,8 @@ type treatment struct {
 	Private remotes.Privacy `json:"private"`
 	Deleted string          `json:"deleted"`
 	Window  string          `json:"window,omitempty"` // of a tag; "unlimited": it is never checked
+	// Lifecycle says whose lifecycle policy holds, "" if there is none.
+	Lifecycle string `json:"lifecyclePolicyOf,omitempty"`
 }
 
 func treatmentOf(cfg *config.Config, policies remotes.Policies, ref remotes.Reference) (*treatment, error) {
@@ -73,6 +75,7 @@ func treatmentOf(cfg *config.Config, policies remotes.Policies, ref remotes.Refe
 	}
 	p := policies.For(ref.Repository)
 	t := &treatment{Mode: p.Mode, Private: p.Private, Deleted: p.Deleted}
+	_, t.Lifecycle, _ = p.Lifecycle()
 	if ref.Tag == "" {
 		return t, nil
 	}
@@ -92,12 +95,15 @@ func (t *treatment) String() string {
 	case t.Window != "":
 		text += fmt.Sprintf(", window: %s, when deleted upstream: %s", t.Window, t.Deleted)
 	}
+	if t.Lifecycle != "" {
+		text += ", lifecycle policy: of " + t.Lifecycle
+	}
 	return text
 }
 
 // tryName maps a name. A trial that is not nil is as far as it goes.
 func (o *options) tryName(text string) (*trial, error) {
-	cfg, set, err := o.loadRules()
+	cfg, set, err := o.loadRulesWithPolicies()
 	if err != nil {
 		return nil, err
 	}

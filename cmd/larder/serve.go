@@ -23,6 +23,8 @@ import (
 	"github.com/larder-project/larder/cmd/larder/admin"
 	"github.com/larder-project/larder/cmd/larder/config"
 	"github.com/larder-project/larder/plugin/mirror"
+	"github.com/larder-project/larder/plugin/proxy"
+	"github.com/larder-project/larder/plugin/seed"
 	"github.com/larder-project/larder/remotes"
 )
 
@@ -35,17 +37,24 @@ func newServeCommand(o *options) *cobra.Command {
 It needs no configuration: without a file the defaults hold. When it listens it
 prints the mirror's address, and tells systemd if that started it (Type=notify).
 SIGTERM lets running answers finish for shutdown.timeout; fills that are
-under way are resumed by the next start.`,
+under way are resumed by the next start. A second SIGTERM ends it at once. SIGHUP
+checks the configuration file and logs what is wrong with it; what runs is not
+changed: restart larder to apply it.`,
 		Example: `  larder serve
   larder serve --config ./config.toml`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			// From the very start, or it would end the daemon.
+			hangups := make(chan os.Signal, 1)
+			signal.Notify(hangups, syscall.SIGHUP)
+			defer signal.Stop(hangups)
 			cfg, err := o.loadConfig()
 			if err != nil {
 				return err
 			}
 			// Whoever reads the log may go away; the daemon stays.
 			signal.Ignore(syscall.SIGPIPE)
+			defer behind(cmd.Context(), func(ctx context.Context) { o.checkOnHangup(ctx, hangups, o.newLogger(cfg.Log)) })()
 			return o.serve(cmd.Context(), cfg)
 		},
 	}
@@ -58,7 +67,15 @@ func (o *options) serve(ctx context.Context, cfg *config.Config) (err error) {
 	if err != nil {
 		return o.misconfigured(o.configPath, err)
 	}
-	store, err := cache.Open(string(cfg.Root), cache.WithFillPolicy(fillPolicyOf(cfg.Fill)), cache.WithLogger(logger))
+	if err := checkRoot(string(cfg.Root)); err != nil {
+		return err
+	}
+	boot, err := bootOf(cfg.Scrub)
+	if err != nil {
+		return fmt.Errorf("scrub.verify_on_read: %w", err)
+	}
+	store, err := cache.Open(string(cfg.Root), append(exposureOf(cfg.Proxy),
+		cache.WithFillPolicy(fillPolicyOf(cfg.Fill)), cache.WithBudget(budgetOf(cfg.Space)), cache.WithLogger(logger), cache.WithBoot(boot))...)
 	if errors.Is(err, fs.ErrPermission) {
 		return fmt.Errorf("%w; run as root, or set root and admin.address to places of your own", err)
 	}
@@ -67,14 +84,18 @@ func (o *options) serve(ctx context.Context, cfg *config.Config) (err error) {
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
 
-	mirrorListener, err := net.Listen("tcp", cfg.Mirror.Address.Listen())
+	bounds, err := boundsOf(cfg.Mirror)
+	if err != nil {
+		return err
+	}
+	mirrorListener, err := mirror.Listen(ctx, cfg.Mirror.Address.Listen(), bounds.Bounds, logger)
 	if err != nil {
 		if errors.Is(err, syscall.EADDRINUSE) {
 			return fmt.Errorf("mirror.address: %w; another program has this port: stop it, or set mirror.address", err)
 		}
 		return fmt.Errorf("mirror.address: %w", err)
 	}
-	defer mirrorListener.Close()
+	defer func() { _ = mirrorListener.Close() }() // closed by its server before
 	adminListener, err := listenUnix(string(cfg.Admin.Address))
 	if err != nil {
 		if errors.Is(err, fs.ErrPermission) {
@@ -90,27 +111,75 @@ func (o *options) serve(ctx context.Context, cfg *config.Config) (err error) {
 	}
 	defer registry.Pool.Close()
 	defer behind(ctx, registry.Run)()
+	defer behind(ctx, func(ctx context.Context) { store.Scrub(ctx, scrubPolicyOf(cfg.Scrub), registry) })()
+	keeper := cache.NewKeeper(store, cache.KeeperConfig{Costs: registry, Users: usersOf(cfg.Space)})
+	defer behind(ctx, keeper.Run)()
 	url := "http://" + mirrorListener.Addr().String()
-	servers := []server{
-		{newMirrorServer(registry, cfg, secret, logger), mirrorListener},
-		{newAdminServer(registry, cfg, url, logger), adminListener},
+	has := plugins{seeder: seederOf(registry, cfg, logger)}
+	if cfg.Proxy.Enabled {
+		has.copies = openCopies(cfg, store, logger)
 	}
+	servers := []server{
+		httpServer{newMirrorServer(registry, has.seeder, cfg, bounds, secret, logger), mirrorListener},
+		httpServer{newAdminServer(registry, has, cfg, url, logger), adminListener},
+	}
+	if cfg.Proxy.Enabled {
+		p, err := newProxyServer(cfg.Proxy, store, has.copies, logger)
+		if err != nil {
+			return err
+		}
+		defer p.listener.Close()
+		if has.copies != nil {
+			defer behind(ctx, has.copies.Run)()
+		}
+		defer behind(ctx, func(ctx context.Context) { proxy.MakeSure(ctx, store, string(cfg.Proxy.Containerd), logger) })()
+		servers = append(servers, p)
+	}
+	defer behind(ctx, func(ctx context.Context) { watchdog(ctx, url, logger) })()
 	fmt.Fprintf(o.stdout, "larder: mirror listening on %s\n", url)
 	return runServers(ctx, servers, time.Duration(cfg.Shutdown.Timeout), logger)
 }
 
-// server is an http.Server and where it listens.
-type server struct {
+// server serves until it is shut down, which is no error.
+type server interface {
+	serve() error
+	// shutdown takes no new connections, and waits for what runs until ctx ends.
+	shutdown(ctx context.Context) error
+}
+
+// httpServer is an http.Server and where it listens.
+type httpServer struct {
 	*http.Server
 	listener net.Listener
 }
 
-func newMirrorServer(registry *remotes.Registry, cfg *config.Config, secret string, logger *slog.Logger) *http.Server {
-	handler := mirror.New(registry, mirror.Options{
-		Map: registry.Names.Map, Secret: secret, ID: registry.Pool.ID(), Wait: time.Duration(cfg.Mirror.Wait), Logger: logger,
-	})
+func (s httpServer) serve() error {
+	if err := s.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+func (s httpServer) shutdown(ctx context.Context) error {
+	err := s.Shutdown(ctx)
+	if err != nil && ctx.Err() != nil {
+		return s.Close() // answers are cut off
+	}
+	return err
+}
+
+func newMirrorServer(registry *remotes.Registry, seeder *seed.Seeder, cfg *config.Config, bounds bounds, secret string, logger *slog.Logger) *http.Server {
+	o := mirror.Options{
+		Map: registry.Names.Map, Secret: secret, ID: registry.Pool.ID(), Wait: time.Duration(cfg.Mirror.Wait),
+		MaxOpen: bounds.open, Logger: logger,
+	}
+	if seeder != nil {
+		o.Seeder = seeder
+	}
+	handler := mirror.New(registry, o)
 	return &http.Server{
 		Handler:           handler,
+		ConnContext:       mirror.ConnContext,
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
@@ -118,10 +187,10 @@ func newMirrorServer(registry *remotes.Registry, cfg *config.Config, secret stri
 	}
 }
 
-func newAdminServer(registry *remotes.Registry, cfg *config.Config, url string, logger *slog.Logger) *http.Server {
+func newAdminServer(registry *remotes.Registry, has plugins, cfg *config.Config, url string, logger *slog.Logger) *http.Server {
 	status := admin.Status{Version: version, PID: os.Getpid(), Started: time.Now(), Root: string(cfg.Root), Mirror: url}
 	return &http.Server{
-		Handler:           admin.NewHandler(registry, status, logger),
+		Handler:           admin.NewHandler(registry, status, has.tell(cfg), logger),
 		ReadHeaderTimeout: 10 * time.Second,
 		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
 	}
@@ -132,12 +201,7 @@ func newAdminServer(registry *remotes.Registry, cfg *config.Config, url string, 
 func runServers(ctx context.Context, servers []server, timeout time.Duration, logger *slog.Logger) error {
 	group, gctx := errgroup.WithContext(ctx)
 	for _, s := range servers {
-		group.Go(func() error {
-			if err := s.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
-				return err
-			}
-			return nil
-		})
+		group.Go(s.serve)
 	}
 	notify(logger, daemon.SdNotifyReady)
 	group.Go(func() error {
@@ -148,15 +212,13 @@ func runServers(ctx context.Context, servers []server, timeout time.Duration, lo
 		defer cancel()
 		var stops errgroup.Group
 		for _, s := range servers {
-			stops.Go(func() error {
-				if err := s.Shutdown(drain); err != nil {
-					logger.Warn("answers cut off at the deadline", "timeout", timeout)
-					return s.Close()
-				}
-				return nil
-			})
+			stops.Go(func() error { return s.shutdown(drain) })
 		}
-		return stops.Wait()
+		err := stops.Wait()
+		if drain.Err() != nil {
+			logger.Warn("answers cut off at the deadline", "timeout", timeout)
+		}
+		return err
 	})
 	return group.Wait()
 }
@@ -179,7 +241,7 @@ func listenUnix(path string) (net.Listener, error) {
 	// start at once. It is let go with the process, or with the listener.
 	lock := flock.New(path+".lock", flock.SetPermissions(0o600))
 	if ok, err := lock.TryLock(); err != nil || !ok {
-		return nil, errors.Join(fmt.Errorf("%s: another daemon has it; give each its own admin.address", path), err)
+		return nil, errors.Join(fmt.Errorf("%s: another daemon has it; give each a socket of its own", path), err)
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -203,5 +204,46 @@ func TestSetupContainerdWrongUse(t *testing.T) {
 				t.Errorf("certs.d was made: %v", err)
 			}
 		})
+	}
+}
+
+// Modes that cannot be had are refused before anything is written.
+func TestSetupContainerdModeRefuses(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		args  []string
+		extra string // of larder's configuration
+		want  string
+		usage bool
+	}{
+		"unknown":       {args: []string{"--mode", "prox"}, want: "want mirror, mirror+diff, proxy", usage: true},
+		"with undo":     {args: []string{"--mode", "proxy", "--undo"}, want: "none of the others can be", usage: true},
+		"not enabled":   {args: []string{"--mode", "proxy"}, want: `services = ["content", "diff"]`},
+		"other service": {args: []string{"--mode", "mirror+diff"}, extra: "[proxy]\nenabled = true\n", want: `services = ["diff"]`},
+		"nobody there":  {args: []string{"--mode", "proxy"}, extra: "[proxy]\nenabled = true\nsocket = \"/no/such.sock\"\n", want: "does not answer at proxy.socket /no/such.sock"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := newSetupNode(t)
+			n.write(t, n.config, "mirror.address = \"127.0.0.1:5930\"\n"+test.extra)
+			_, _, err := n.run(t, test.args...)
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("got %v, want an error with %q", err, test.want)
+			}
+			var usage *usageError
+			if errors.As(err, &usage) != test.usage {
+				t.Errorf("%v: is a usage error: %t", err, !test.usage)
+			}
+			if _, err := os.Stat(n.certsDir); err == nil {
+				t.Error("hosts.toml files were written")
+			}
+		})
+	}
+}
+
+func TestSetupContainerdCompletesModes(t *testing.T) {
+	t.Parallel()
+	if got, _ := completeModes(nil, nil, "mirror"); len(got) != 2 || got[1] != "mirror+diff" {
+		t.Errorf("got %v", got)
 	}
 }

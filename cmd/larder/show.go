@@ -8,6 +8,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
@@ -31,6 +32,11 @@ func newShowCommand(o *options) *cobra.Command {
 				return err
 			}
 			img, err := client.Image(cmd.Context(), args[0])
+			if errdefs.IsNotFound(err) {
+				if fate, ferr := client.Fate(cmd.Context(), args[0]); ferr == nil && fate.Evicted != nil {
+					return fmt.Errorf("%s: %w", fateText(fate), errdefs.ErrNotFound)
+				}
+			}
 			if err != nil {
 				return err
 			}
@@ -68,7 +74,7 @@ func printImage(w io.Writer, img remotes.ImageDetail) error {
 			row("put off", fmt.Sprintf("next check %s: %s", nextCheck(t.NextCheck), t.LastError))
 		}
 	}
-	row("pinned", pinnedOf(img.Image))
+	pinRows(row, img.Image)
 	if s := referrersOf(img.Companions); s != "" {
 		row("referrers", s)
 	}
@@ -79,6 +85,26 @@ func printImage(w io.Writer, img remotes.ImageDetail) error {
 	printTree(&b, img.Tree, "")
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// pinRows says by what and whom an image is pinned.
+func pinRows(row func(name, value string), img remotes.Image) {
+	if len(img.Pins) == 0 {
+		row("pinned", "-")
+	}
+	for _, p := range img.Pins {
+		text := "by " + p.Owner
+		if p.Name != img.Name {
+			text += " as " + p.Name
+		}
+		if !p.Created.IsZero() {
+			text += ", " + ago(p.Created)
+		}
+		if p.Reason != "" {
+			text += ": " + printable(p.Reason)
+		}
+		row("pinned", text)
+	}
 }
 
 // windowText is a window as the configuration has it.

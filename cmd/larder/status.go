@@ -12,6 +12,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
+	"github.com/larder-project/larder/cache"
 	"github.com/larder-project/larder/cmd/larder/admin"
 	"github.com/larder-project/larder/remotes"
 	"github.com/larder-project/larder/remotes/upstream"
@@ -28,9 +29,20 @@ received, and how many pulls a registry says are LEFT of how many, until when at
 "left alone" is an upstream that asked for it with 429 or 503: it gets no request
 before that time.
 
+"takes" is what the store has of what it may have, the smaller of space.max_size
+and space.min_free. Below it stands why no more room can be made, if so.
+
+"proxy" and "seed" are there if they are switched on: which proxy plugins are
+served, what the copies of layers take, and how many images were linked into
+containerd's content, or why none can be.
+
+If the disk is full, read-only or broken, the lines below the store say so: images
+are pulled all the same, and the disk is tried again every 10 seconds.
+
 If one was passed over, a second table says how often which upstream answered,
 and why it was passed over for the next one of its route.`,
 		Example: `  larder status
+  larder status --json | jq -r .store.state   # ok, full or degraded
   larder status --json | jq '.upstreams[] | select(.host == "registry-1.docker.io") | .remaining'`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -53,7 +65,11 @@ and why it was passed over for the next one of its route.`,
 }
 
 func printStatus(w io.Writer, s admin.Status, now time.Time) error {
-	fmt.Fprintf(w, "larder %s, process %d, up %s\nmirror %s\nstore %s\n", s.Version, s.PID, now.Sub(s.Started).Round(time.Second), s.Mirror, s.Root)
+	fmt.Fprintf(w, "larder %s, process %d, up %s\nmirror %s\nstore %s\n%s", s.Version, s.PID, now.Sub(s.Started).Round(time.Second), s.Mirror, s.Root,
+		troubleOf(s.Store, now))
+	printSpace(w, s.Space)
+	printPlugins(w, s)
+	printHealing(w, s, now)
 	if len(s.Upstreams) == 0 {
 		_, err := fmt.Fprintln(w, "no upstream was asked yet")
 		return err
@@ -70,6 +86,31 @@ func printStatus(w io.Writer, s admin.Status, now time.Time) error {
 		return err
 	}
 	return printSources(w, s.Sources)
+}
+
+// printSpace says what the store takes, and what keeps it from storing more.
+func printSpace(w io.Writer, u *cache.Usage) {
+	if u == nil {
+		return
+	}
+	counted := ""
+	if u.Doubtful {
+		counted = ", not counted yet"
+	}
+	fmt.Fprintf(w, "takes %s, %d blobs%s; %s of the disk's %s are free\n", spaceOf(*u), u.Blobs, counted,
+		humanize.IBytes(uint64(u.Free)), humanize.IBytes(uint64(u.Total)))
+	if u.Problem != "" {
+		fmt.Fprintf(w, "no room for more: %s\n", u.Problem)
+	}
+}
+
+// troubleOf says why the store does not store; "" if it does.
+func troubleOf(h cache.Health, now time.Time) string {
+	if h.State == cache.StateOK || h.State == "" {
+		return ""
+	}
+	return fmt.Sprintf("  %s for %s: %s\n  stored images are served, %d blobs and manifests were passed through without storing\n",
+		h.State, now.Sub(h.Since).Round(time.Second), h.Reason, h.Passed)
 }
 
 // printSources says who answered in whose place, if anybody was passed over.

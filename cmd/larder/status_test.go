@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/larder-project/larder/cache"
 	"github.com/larder-project/larder/cmd/larder/admin"
 	"github.com/larder-project/larder/cmd/larder/config"
 	"github.com/larder-project/larder/remotes"
@@ -72,6 +73,79 @@ func TestStatus(t *testing.T) {
 	d.stop()
 	if code, _, stderr := d.larder(t, "status"); code != exitFailure || !strings.Contains(stderr, "larder serve") {
 		t.Errorf("status without a daemon: exit %d, %s", code, stderr)
+	}
+}
+
+// TestStatusOfStore says in both forms why a store does not store.
+func TestStatusOfStore(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	status := admin.Status{Store: cache.Health{
+		State: cache.StateDegraded, Reason: "write: read-only file system", Since: now.Add(-90 * time.Second), Passed: 7,
+	}}
+	var out strings.Builder
+	if err := printStatus(&out, status, now); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"degraded for 1m30s: write: read-only file system", "7 blobs and manifests were passed through"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("status does not say %q:\n%s", want, out.String())
+		}
+	}
+	d := startDaemon(t, "")
+	if s := decodeJSON[admin.Status](t, d.mustLarder(t, "status", "--json")); s.Store.State != cache.StateOK || s.Store.Reason != "" || s.Store.Since.IsZero() {
+		t.Errorf("store is %+v, want ok since the start", s.Store)
+	}
+	if out := d.mustLarder(t, "status"); strings.Contains(out, "passed through") {
+		t.Errorf("status of a store that is well:\n%s", out)
+	}
+}
+
+// TestStatusOfPlugins: what containerd has of larder beyond the mirror is told, and
+// what is wrong with it.
+func TestStatusOfPlugins(t *testing.T) {
+	t.Parallel()
+	var out strings.Builder
+	printPlugins(&out, admin.Status{
+		Proxy: &admin.ProxyStatus{Socket: "/s", Services: []string{"diff"}, Copies: 3, Bytes: 5 << 20, MostBytes: 1 << 30},
+		Seed:  &admin.SeedStatus{Content: "/c", Images: 2, Problem: "no"},
+	})
+	const want = "proxy /s, diff\n  3 copies of layers take 5.0 MiB of 1.0 GiB, beside the store\nseed /c, 2 images linked since the start\n  nothing is linked: no\n"
+	if out.String() != want {
+		t.Errorf("got\n%s\nwant\n%s", out.String(), want)
+	}
+	content := t.TempDir()
+	d := startDaemon(t, fmt.Sprintf("[companions]\nfetch = false\n[seed]\nenabled = true\ncontent = %q\n", content))
+	d.registry.PutImage("library/app", "1", remotestest.Build(remotestest.ImageSpec{Seed: 1, Layers: []int64{4096}}))
+	d.mustLarder(t, "pull", "app:1")
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodHead, d.mirror+"/v2/library/app/manifests/1?ns=docker.io", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("User-Agent", "containerd/v2.4.2")
+	status := func() *admin.SeedStatus {
+		return decodeJSON[admin.Status](t, d.mustLarder(t, "status", "--json")).Seed
+	}
+	seedIt := func(stop func(*admin.SeedStatus) bool) *admin.SeedStatus {
+		for { // the folder is looked at behind the start, and once a second: the test's own limit ends it
+			resp, err := http.DefaultClient.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			if s := status(); s == nil || stop(s) {
+				return s
+			}
+		}
+	}
+	if s := seedIt(func(s *admin.SeedStatus) bool { return s.Images > 0 }); s == nil || s.Problem != "" || s.Content != content {
+		t.Errorf("got %+v, want one image linked", s)
+	}
+	if err := os.RemoveAll(content); err != nil {
+		t.Fatal(err)
+	}
+	if s := seedIt(func(s *admin.SeedStatus) bool { return s.Problem != "" }); s == nil || !strings.Contains(s.Problem, "is not there") {
+		t.Errorf("got %+v, want that the folder is not there", s)
 	}
 }
 

@@ -40,6 +40,10 @@ func newRegistry(cfg *config.Config, store *cache.Store, mirror net.Addr, logger
 // too. mirror is the address on which the mirror listens: names on it mean
 // larder itself. Close the Pool, if the path is not used.
 func wire(cfg *config.Config, mirror net.Addr, logger *slog.Logger) (remotes.Config, error) {
+	cfg, err := cfg.ReadPolicies()
+	if err != nil {
+		return remotes.Config{}, err
+	}
 	rules, err := remotes.NewRules(rulesOf(cfg), cfg.Names.BuiltinRules)
 	if err != nil {
 		return remotes.Config{}, err
@@ -61,6 +65,14 @@ func wire(cfg *config.Config, mirror net.Addr, logger *slog.Logger) (remotes.Con
 	if err != nil {
 		return remotes.Config{}, err
 	}
+	wired := remotes.Config{
+		Names: names, Routes: routes, Freshness: fresh, Policies: policies,
+		Access: accessOf(cfg.Private), Companions: companionsOf(cfg.Companions), Users: usersOf(cfg.Space),
+		Logger: logger,
+	}
+	if err := setPins(&wired, cfg, logger); err != nil {
+		return remotes.Config{}, err
+	}
 	opts, err := poolOptions(cfg, rules, named, logger)
 	if err != nil {
 		return remotes.Config{}, err
@@ -69,10 +81,8 @@ func wire(cfg *config.Config, mirror net.Addr, logger *slog.Logger) (remotes.Con
 	if err != nil {
 		return remotes.Config{}, err
 	}
-	return remotes.Config{
-		Pool: pool, Names: names, Routes: routes, Freshness: fresh, Policies: policies,
-		Access: accessOf(cfg.Private), Companions: companionsOf(cfg.Companions), Logger: logger,
-	}, nil
+	wired.Pool = pool
+	return wired, nil
 }
 
 // poolOptions are how upstreams are asked, by the daemon and by verbs.

@@ -10,15 +10,19 @@ import (
 
 // policiesOf returns what rules and templates say, over [freshness].
 func policiesOf(cfg *config.Config, rules remotes.Rules) (remotes.Policies, error) {
-	var templates []remotes.Template
-	for _, t := range cfg.Templates {
-		templates = append(templates, t.Remote())
-	}
 	defaults := remotes.Policy{
 		Mode: remotes.ModeCacheFirst, Private: remotes.PrivateNo,
 		Window: time.Duration(cfg.Freshness.Window), Deleted: string(cfg.Freshness.Deleted),
 	}
-	return remotes.NewPolicies(defaults).WithRules(rules, templates)
+	return remotes.NewPolicies(defaults).WithRules(rules, templatesOf(cfg))
+}
+
+func templatesOf(cfg *config.Config) []remotes.Template {
+	var templates []remotes.Template
+	for _, t := range cfg.Templates {
+		templates = append(templates, t.Remote())
+	}
+	return templates
 }
 
 // tellIdle logs templates that hold for nothing: left alone, they would look as

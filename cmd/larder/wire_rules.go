@@ -25,6 +25,20 @@ func (o *options) loadRules() (*config.Config, ruleSet, error) {
 	return cfg, set, err
 }
 
+// loadRulesWithPolicies is loadRules with what the files of lifecycle policies
+// say.
+func (o *options) loadRulesWithPolicies() (*config.Config, ruleSet, error) {
+	cfg, err := o.loadConfig()
+	if err != nil {
+		return nil, ruleSet{}, err
+	}
+	if cfg, err = cfg.ReadPolicies(); err != nil {
+		return nil, ruleSet{}, o.misconfigured(o.configPath, err)
+	}
+	set, err := ruleSetOf(cfg)
+	return cfg, set, err
+}
+
 func ruleSetOf(cfg *config.Config) (ruleSet, error) {
 	own := rulesOf(cfg)
 	rules, err := remotes.NewRules(own, cfg.Names.BuiltinRules)

@@ -61,14 +61,35 @@ func (c *Client) Refresh(ctx context.Context, ref string) (r RefreshResult, err 
 	return r, c.call(ctx, http.MethodPost, "refresh", ref, nil, &r)
 }
 
-// Pin keeps an image.
-func (c *Client) Pin(ctx context.Context, req PinRequest) (p cache.Pin, err error) {
-	return p, c.call(ctx, http.MethodPut, "pin", "", req, &p)
+// Pin keeps images.
+func (c *Client) Pin(ctx context.Context, req PinRequest) (s remotes.PinStatus, err error) {
+	return s, c.call(ctx, http.MethodPut, "pin", "", req, &s)
 }
 
 // Unpin takes a pin away.
-func (c *Client) Unpin(ctx context.Context, ref string) (r UnpinResult, err error) {
-	return r, c.call(ctx, http.MethodDelete, "pin", ref, nil, &r)
+func (c *Client) Unpin(ctx context.Context, req PinRequest) (r UnpinResult, err error) {
+	return r, c.call(ctx, http.MethodDelete, "pin", "", req, &r)
+}
+
+// Pins lists all pins.
+func (c *Client) Pins(ctx context.Context) (a PinsAnswer, err error) {
+	return a, c.call(ctx, http.MethodGet, "pins", "", nil, &a)
+}
+
+// History tells what a tag pointed to.
+func (c *Client) History(ctx context.Context, ref string) (h cache.History, err error) {
+	return h, c.call(ctx, http.MethodGet, "history", ref, nil, &h)
+}
+
+// Lifecycle tells what lifecycle policies would do with a repository, or with
+// all if it is empty.
+func (c *Client) Lifecycle(ctx context.Context, repo string) (r LifecycleResult, err error) {
+	return r, c.call(ctx, http.MethodGet, "lifecycle", repo, nil, &r)
+}
+
+// RunLifecycle has them do it.
+func (c *Client) RunLifecycle(ctx context.Context, repo string) (r LifecycleResult, err error) {
+	return r, c.call(ctx, http.MethodPost, "lifecycle", repo, nil, &r)
 }
 
 // Pull brings an image and calls report for each blob event.

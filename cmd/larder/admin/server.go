@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errhttp"
+	"github.com/larder-project/larder/cache"
 	"github.com/larder-project/larder/remotes"
 )
 
@@ -23,12 +25,14 @@ const maxRequest = 64 << 10
 type server struct {
 	registry *remotes.Registry
 	status   Status
+	plugins  func(*Status)
 	logger   *slog.Logger
 }
 
-// NewHandler returns the daemon's side of the socket.
-func NewHandler(registry *remotes.Registry, status Status, logger *slog.Logger) http.Handler {
-	s := &server{registry: registry, status: status, logger: logger}
+// NewHandler returns the daemon's side of the socket. plugins completes each Status
+// with what the registry does not know.
+func NewHandler(registry *remotes.Registry, status Status, plugins func(*Status), logger *slog.Logger) http.Handler {
+	s := &server{registry: registry, status: status, plugins: plugins, logger: logger}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", s.answer(s.daemon))
 	mux.HandleFunc("GET /v1/images", s.answer(s.images))
@@ -37,17 +41,37 @@ func NewHandler(registry *remotes.Registry, status Status, logger *slog.Logger) 
 	mux.HandleFunc("POST /v1/refresh", s.answer(s.refresh))
 	mux.HandleFunc("PUT /v1/pin", s.answer(s.pin))
 	mux.HandleFunc("DELETE /v1/pin", s.answer(s.unpin))
+	mux.HandleFunc("GET /v1/pins", s.answer(s.pins))
+	mux.HandleFunc("GET /v1/history", s.answer(s.history))
+	mux.HandleFunc("GET /v1/lifecycle", s.answer(s.lifecycle))
+	mux.HandleFunc("POST /v1/lifecycle", s.answer(s.runLifecycle))
 	mux.HandleFunc("POST /v1/pull", s.pull)
+	mux.HandleFunc("POST /v1/verify", s.verify)
+	mux.HandleFunc("POST /v1/gc", s.collect)
+	mux.HandleFunc("GET /v1/fate", s.answer(s.fate))
 	return mux
 }
 
 func (s *server) daemon(*http.Request) (any, error) {
 	status := s.status
+	s.plugins(&status)
+	status.Store = s.registry.Store.Health()
 	status.Upstreams = s.registry.Pool.Ledger()
 	if sources := s.registry.Sources(); len(sources.Upstreams) > 0 {
 		status.Sources = &sources
 	}
-	return status, nil
+	if usage, err := s.registry.Store.Usage(); err == nil {
+		status.Space = &usage
+	}
+	scrub, err := s.registry.Store.ScrubState()
+	if err != nil {
+		return nil, err
+	}
+	status.Scrub = ScrubStatus{ScrubState: scrub, Waiting: scrub.Waiting}
+	if status.Damages, err = s.registry.Store.Damages(); status.Damages == nil {
+		status.Damages = []cache.Damage{}
+	}
+	return status, err
 }
 
 // answer makes a handler of a function that returns what to encode.
@@ -122,23 +146,42 @@ func (s *server) refresh(r *http.Request) (any, error) {
 }
 
 func (s *server) pin(r *http.Request) (any, error) {
-	var req PinRequest
-	if err := decode(r, &req); err != nil {
-		return nil, err
-	}
-	ref, err := s.registry.ParseReference(req.Ref)
+	req, err := s.pinRequest(r)
 	if err != nil {
 		return nil, err
 	}
-	return s.registry.Pin(ref, req.Reason)
+	return s.registry.Pin(r.Context(), cache.Pin{Name: req.Ref, Owner: req.Owner, Reason: req.Reason})
 }
 
 func (s *server) unpin(r *http.Request) (any, error) {
-	ref, err := s.reference(r)
+	req, err := s.pinRequest(r)
 	if err != nil {
 		return nil, err
 	}
-	return UnpinResult{Ref: ref.String()}, s.registry.Unpin(ref)
+	return UnpinResult{Ref: req.Ref, Owner: cmp.Or(req.Owner, cache.PinOwnerCLI)}, s.registry.Unpin(req.Ref, req.Owner)
+}
+
+// pinRequest reads a request, and maps what it names.
+func (s *server) pinRequest(r *http.Request) (req PinRequest, err error) {
+	if err := decode(r, &req); err != nil {
+		return req, err
+	}
+	req.Ref, err = s.registry.Names.PinName(req.Ref)
+	return req, err
+}
+
+func (s *server) pins(r *http.Request) (any, error) {
+	pins, err := s.registry.PinList(r.Context())
+	if err != nil {
+		return nil, err
+	}
+	answer := PinsAnswer{Pins: pins}
+	if f := s.registry.PinFile; f != nil {
+		if _, problem := f.Pins(); problem != nil {
+			answer.Problem = problem.Error()
+		}
+	}
+	return answer, nil
 }
 
 func decode(r *http.Request, v any) error {
