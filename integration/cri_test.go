@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -62,23 +61,8 @@ func TestCRIPullInChunks(t *testing.T) {
 	img := remotestest.Build(remotestest.ImageSpec{Seed: 21, Layers: []int64{16 << 20}})
 	upstream.PutImage("library/app", "1", img)
 	l := b.larder(dockerHub(upstream.URL()))
-	node, err := parts.NewMeter(l.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b.cleanup(node.Close)
-	certs := filepath.Join(b.dir, "certs.d")
-	if err := l.Setup(t.Context(), certs, node.URL()); err != nil {
-		t.Fatal(err)
-	}
-	c, err := parts.StartContainerd(t.Context(), b.bin, b.dir, parts.ContainerdOptions{
-		CertsDir: certs, LocalPull: true, ChunkSize: 2 << 20, Downloads: 4,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	b.cleanup(c.Close)
-	b.logOnFailure("containerd", c.Log)
+	certs, node := b.certsBehindMeter(l)
+	c := b.containerdWith(parts.ContainerdOptions{CertsDir: certs, LocalPull: true, ChunkSize: 2 << 20, Downloads: 4})
 	images := imageService(t, c)
 	for _, when := range []string{"cold", "warm"} {
 		criPull(t, images, "docker.io/library/app:1")

@@ -46,7 +46,10 @@ func TestSecondDaemonIsRefused(t *testing.T) {
 	upstream := remotestest.New(t)
 	desc := upstream.PutBlob("library/app", noise(80, 1000))
 	l := b.larder(dockerHub(upstream.URL()))
-	if out := refusedDaemon(b, l.Root(), filepath.Join(b.dir, "second.sock")); !strings.Contains(out, strconv.Itoa(l.PID())) {
+	begun := time.Now()
+	out := refusedDaemon(b, l.Root(), filepath.Join(b.dir, "second.sock"))
+	t.Logf("refused after %v", time.Since(begun).Round(time.Millisecond))
+	if !strings.Contains(out, strconv.Itoa(l.PID())) {
 		t.Errorf("second daemon's message does not name pid %d of the first:\n%s", l.PID(), out)
 	}
 	if a := get(t, blobURL(l.URL, "library/app", desc.Digest)); !a.whole(desc.Digest) {
@@ -134,15 +137,7 @@ func TestSIGTERMLeavesFillsResumable(t *testing.T) {
 func TestReadinessIsNotified(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, "larder")
-	path := filepath.Join(b.dir, "notify.sock")
-	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = conn.Close() }()
-	if err := conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
-		t.Fatal(err)
-	}
+	path, conn := b.serviceManager()
 	l := b.larder("", "NOTIFY_SOCKET="+path)
 	awaitState(t, conn, "READY=1")
 	if a := get(t, l.URL+"/v2/"); a.status != http.StatusOK {
@@ -152,6 +147,32 @@ func TestReadinessIsNotified(t *testing.T) {
 		t.Fatal(err)
 	}
 	awaitState(t, conn, "STOPPING=1")
+}
+
+// Where systemd watches it, larder says again and again that it answers.
+func TestWatchdogIsFed(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, "larder")
+	path, conn := b.serviceManager()
+	b.larder("", "NOTIFY_SOCKET="+path, "WATCHDOG_USEC=150000")
+	for range 5 {
+		awaitState(t, conn, "WATCHDOG=1")
+	}
+}
+
+// serviceManager listens for what a daemon tells it, as systemd does.
+func (b *bench) serviceManager() (path string, conn *net.UnixConn) {
+	b.t.Helper()
+	path = filepath.Join(b.dir, "notify.sock")
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(func() { _ = conn.Close() })
+	if err := conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		b.t.Fatal(err)
+	}
+	return path, conn
 }
 
 // awaitState reads what a daemon tells its service manager until it says state.

@@ -170,7 +170,7 @@ func TestECRTokenRenewalFails(t *testing.T) {
 			// A minute is the shortest life that larder takes for true, and half of
 			// it what it waits.
 			s.aws.SetTokenLifetime(time.Minute)
-			l := b.larder("[freshness]\nwindow = \"1ms\"\n"+s.config(), s.env()...)
+			l := b.larder("[freshness]\nwindow = \"1ns\"\n"+s.config(), s.env()...)
 			url := manifestAt(l.URL, "team/app", "1")
 			if a := get(t, url); !a.whole(img.Root.Digest) {
 				t.Fatalf("first pull: %v", a)
@@ -210,7 +210,7 @@ func TestECRWithoutAWS(t *testing.T) {
 			s := b.ecr("")
 			img := remotestest.Build(remotestest.ImageSpec{Seed: 670})
 			s.push(t, "team/app", "1", img)
-			l := b.larder(impatient+"[freshness]\nwindow = \"1ms\"\n"+s.config(), s.env()...)
+			l := b.larder(impatient+"[freshness]\nwindow = \"1ns\"\n"+s.config(), s.env()...)
 			run(t, l, "pull", ecrImage)
 			s.aws.RevokeTokens()
 			s.aws.Fail(parts.OpGetAuthorizationToken, fault)

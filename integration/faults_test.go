@@ -211,8 +211,8 @@ func getFaulty(t *testing.T, url string, mayCut bool) answer {
 	return a
 }
 
-// verifyStore hashes every published blob.
-func verifyStore(t *testing.T, l *parts.Larder) {
+// verifyStore hashes every published blob, and returns how many there are.
+func verifyStore(t *testing.T, l *parts.Larder) (blobs int) {
 	t.Helper()
 	err := filepath.WalkDir(filepath.Join(l.Root(), "blobs"), func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
@@ -224,6 +224,7 @@ func verifyStore(t *testing.T, l *parts.Larder) {
 			return err
 		}
 		defer f.Close()
+		blobs++
 		verifier := want.Verifier()
 		if _, err := io.Copy(verifier, f); err != nil {
 			return err
@@ -236,6 +237,7 @@ func verifyStore(t *testing.T, l *parts.Larder) {
 	if err != nil {
 		t.Error(err)
 	}
+	return blobs
 }
 
 // A registry that sends blobs from elsewhere must not hand the pull's

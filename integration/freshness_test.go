@@ -16,7 +16,7 @@ func TestTagMovedUpstream(t *testing.T) {
 	upstream := remotestest.New(t)
 	old := remotestest.Build(remotestest.ImageSpec{Seed: 70})
 	moved := remotestest.Build(remotestest.ImageSpec{Seed: 71})
-	l := b.larder("[[freshness.tags]]\nmatch = \"*:quick\"\nwindow = \"1ms\"\n" + noCompanions + dockerHub(upstream.URL()))
+	l := b.larder("[[freshness.tags]]\nmatch = \"*:quick\"\nwindow = \"1ns\"\n" + noCompanions + dockerHub(upstream.URL()))
 	slow, quick := manifestURL(l.URL, "library/app", "slow"), manifestURL(l.URL, "library/app", "quick")
 	for tag, url := range map[string]string{"slow": slow, "quick": quick} {
 		upstream.PutImage("library/app", tag, old)
@@ -66,7 +66,7 @@ func TestStaleOnAnyFailure(t *testing.T) {
 			upstream := remotestest.New(t)
 			img := remotestest.Build(remotestest.ImageSpec{Seed: 72})
 			upstream.PutImage("library/app", "1", img)
-			l := b.larder(impatient + "[freshness]\nwindow = \"1ms\"\n" + dockerHub(upstream.URL()))
+			l := b.larder(impatient + "[freshness]\nwindow = \"1ns\"\n" + dockerHub(upstream.URL()))
 			url := manifestURL(l.URL, "library/app", "1")
 			if a := get(t, url); !a.whole(img.Root.Digest) {
 				t.Fatalf("first pull: %v", a)

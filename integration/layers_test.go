@@ -20,24 +20,38 @@ const module = "github.com/larder-project/larder"
 // use nothing. Tests of a package may use the test helpers too.
 func mayImport() map[string][]string {
 	return map[string][]string{
-		"cache":            {},
-		"remotes/upstream": {},
+		"cache":             {"cache/descriptors"},
+		"cache/descriptors": {},
+		"cache/lifecycle":   {},
+		"remotes/upstream":  {"cache/descriptors"},
 		// An entry of its own: what talks to registries does not know who finds
 		// their credentials, and what pulls through does not either.
 		"remotes/upstream/credentials": {"remotes/upstream"},
-		"remotes":                      {"cache", "remotes/upstream"},
+		"remotes":                      {"cache", "cache/lifecycle", "remotes/upstream"},
 		"plugin/mirror":                {"remotes", "cache"},
-		"plugin/hosts":                 {},
-		"cmd/larder":                   {"cache", "remotes", "remotes/upstream", "remotes/upstream/credentials", "plugin/mirror", "plugin/hosts", "cmd/larder"},
+		"plugin/seed":                  {"remotes", "cache"},
+		"plugin/internal/ownfile":      {},
+		"plugin/hosts":                 {"plugin/internal/ownfile"},
+		"plugin/containerdconf":        {"plugin/internal/ownfile", "plugin/takeover"},
+		"plugin/takeover":              {"cache"},
+		"plugin/cri":                   {},
+		"plugin/unpack":                {},
+		"plugin/proxy":                 {"cache", "plugin/unpack"},
+		"plugin/builtin":               {"cache", "plugin/proxy", "plugin/unpack"},
+		"cmd/larder":                   {"cache", "cache/lifecycle", "remotes", "remotes/upstream", "remotes/upstream/credentials", "plugin/mirror", "plugin/hosts", "plugin/containerdconf", "plugin/takeover", "plugin/cri", "plugin/proxy", "plugin/seed", "plugin/unpack", "cmd/larder"},
 		"integration":                  {"remotes/remotestest", "integration"},
 		// larder as a library, in a program of others.
-		"integration/library": {"cache", "remotes", "remotes/upstream", "remotes/remotestest", "integration"},
+		"integration/library": {"cache", "remotes", "remotes/upstream", "plugin/cri", "remotes/remotestest", "integration"},
 		// Used by tests only; held to nothing of larder.
-		"remotes/remotestest": {},
+		"remotes/remotestest":      {},
+		"cache/disktest":           {"cache"},
+		"plugin/unpack/unpacktest": {},
 	}
 }
 
-func testHelpers() []string { return []string{"remotes/remotestest"} }
+func testHelpers() []string {
+	return []string{"remotes/remotestest", "cache/disktest", "plugin/unpack/unpacktest"}
+}
 
 // listed is what `go list -json` tells of a package.
 type listed struct {

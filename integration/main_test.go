@@ -9,11 +9,16 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/larder-project/larder/integration/internal/disks"
 )
 
 // TestMain fails the run when it leaves anything behind: a child, a mount, a
-// folder.
+// loop device, a folder.
 func TestMain(m *testing.M) {
+	if spec := os.Getenv(clientsEnv); spec != "" {
+		os.Exit(beClients(spec))
+	}
 	base, err := os.MkdirTemp("", "lt-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -37,12 +42,7 @@ func leftovers(base string) []string {
 	for _, e := range entries {
 		left = append(left, "folder "+filepath.Join(base, e.Name()))
 	}
-	mounts, _ := os.ReadFile("/proc/self/mountinfo")
-	for line := range strings.Lines(string(mounts)) {
-		if strings.Contains(line, base) {
-			left = append(left, "mount "+strings.TrimSpace(line))
-		}
-	}
+	left = append(left, disks.Leftovers(base)...)
 	// A part's command line or environment names its private folder; shims that
 	// were given to init are found this way too.
 	procs, _ := filepath.Glob("/proc/[0-9]*/cmdline")

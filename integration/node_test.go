@@ -82,10 +82,16 @@ func (b *bench) registry() (*parts.Registry, *parts.Meter) {
 // containerd starts a containerd that finds its mirrors in certs.
 func (b *bench) containerd(certs string, localPull bool) *parts.Containerd {
 	b.t.Helper()
+	return b.containerdWith(parts.ContainerdOptions{CertsDir: certs, LocalPull: localPull})
+}
+
+// containerdWith starts a containerd that is not as most tests want it.
+func (b *bench) containerdWith(o parts.ContainerdOptions) *parts.Containerd {
+	b.t.Helper()
 	if os.Getuid() != 0 {
 		b.t.Skip("containerd needs root")
 	}
-	c, err := parts.StartContainerd(b.t.Context(), b.bin, b.dir, parts.ContainerdOptions{CertsDir: certs, LocalPull: localPull})
+	c, err := parts.StartContainerd(b.t.Context(), b.bin, b.dir, o)
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -102,6 +108,21 @@ func (b *bench) certs(l *parts.Larder) string {
 		b.t.Fatal(err)
 	}
 	return dir
+}
+
+// certsBehindMeter is certs with a meter between containerd and larder's mirror.
+func (b *bench) certsBehindMeter(l *parts.Larder) (certs string, node *parts.Meter) {
+	b.t.Helper()
+	node, err := parts.NewMeter(l.URL)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.cleanup(node.Close)
+	certs = filepath.Join(b.dir, "certs.d")
+	if err := l.Setup(b.t.Context(), certs, node.URL()); err != nil {
+		b.t.Fatal(err)
+	}
+	return certs, node
 }
 
 func (b *bench) logOnFailure(name string, log func() string) {

@@ -120,7 +120,7 @@ func TestPrivateSecretReachesLarder(t *testing.T) {
 	t.Parallel()
 	pullPaths(t, func(t *testing.T, localPull bool) {
 		// No memory to speak of: each secret is judged by itself.
-		b := newPrivateBench(t, localPull, "[private]\nverified = \"1ms\"\nrefused = \"1ms\"\n", privateImage())
+		b := newPrivateBench(t, localPull, "[private]\nverified = \"1ns\"\nrefused = \"1ns\"\n", privateImage())
 		if err := b.pull(podSecret("")); err != nil {
 			t.Fatal(err)
 		}
@@ -250,7 +250,7 @@ func TestPrivateGrace(t *testing.T) {
 func holdsForGrace(t *testing.T, local bool) {
 	t.Helper()
 	const grace = 20 * time.Second
-	b := newPrivateBench(t, local, fmt.Sprintf("%s[private]\nverified = \"1ms\"\nrefused = \"1ms\"\ngrace = %q\n", impatient, grace), privateImage())
+	b := newPrivateBench(t, local, fmt.Sprintf("%s[private]\nverified = \"1ns\"\nrefused = \"1ns\"\ngrace = %q\n", impatient, grace), privateImage())
 	begin := time.Now()
 	if err := b.pull(podSecret("")); err != nil {
 		t.Fatal(err)

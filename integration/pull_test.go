@@ -99,7 +99,7 @@ func TestStalePullWithoutUpstream(t *testing.T) {
 	if err := remotestest.Push(t.Context(), registry.URL, "library/app", "1", img); err != nil {
 		t.Fatal(err)
 	}
-	l := b.larder(ecrHosts + "[freshness]\nwindow = \"1ms\"\n" + dockerHub(meter.URL()))
+	l := b.larder(ecrHosts + "[freshness]\nwindow = \"1ns\"\n" + dockerHub(meter.URL()))
 	certs := b.certs(l)
 	c := b.containerd(certs, false)
 	ctr(t, c, pullArgs("docker.io/library/app:1", certs, false)...)

@@ -21,9 +21,9 @@ import (
 
 // newRegistry wires larder as a program would that has it for a library, with
 // one registry behind docker.io.
-func newRegistry(t *testing.T, dir, upstreamURL string) *remotes.Registry {
+func newRegistry(t *testing.T, dir, upstreamURL string, opts ...cache.Option) *remotes.Registry {
 	t.Helper()
-	store, err := cache.Open(filepath.Join(dir, "store"))
+	store, err := cache.Open(filepath.Join(dir, "store"), opts...)
 	if err != nil {
 		t.Fatal(err)
 	}

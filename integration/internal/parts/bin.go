@@ -8,7 +8,8 @@ import (
 )
 
 // Bin is the folder with the built programs: larder, containerd, ctr,
-// containerd-shim-runc-v2, registry and conformance.
+// containerd-shim-runc-v2, registry and conformance; and of 1.7 and 1.6
+// containerd-1.7, ctr-1.7, 1.7/containerd-shim-runc-v2 and so on.
 type Bin string
 
 // FindBin returns the module's bin folder, looking upwards from the working
@@ -42,9 +43,14 @@ func (b Bin) Need(names ...string) error {
 	return errors.Join(errs...)
 }
 
-// searchPath is PATH with the bin folder first, for programs that start others.
-func (b Bin) searchPath() string {
-	return "PATH=" + string(b) + string(os.PathListSeparator) + os.Getenv("PATH")
+// searchPath is PATH with the bin folder first, for programs that start others, and
+// before it the folder of what an older release of containerd starts.
+func (b Bin) searchPath(release string) string {
+	path := string(b) + string(os.PathListSeparator) + os.Getenv("PATH")
+	if release != "" {
+		path = filepath.Join(string(b), release) + string(os.PathListSeparator) + path
+	}
+	return "PATH=" + path
 }
 
 // TempDir makes a private folder with a short path: a unix socket's path may

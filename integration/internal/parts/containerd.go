@@ -3,7 +3,6 @@ package parts
 import (
 	"bufio"
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,73 +18,29 @@ import (
 
 // Containerd is a containerd with the CRI plugin, private in all its paths.
 type Containerd struct {
-	bin  Bin
-	dir  string
-	proc *Process
+	bin     Bin
+	dir     string
+	release string
+	proc    *Process
 }
-
-// ContainerdOptions vary the configuration.
-type ContainerdOptions struct {
-	// CertsDir is the registry config_path of the CRI plugin: one root.
-	CertsDir string
-	// LocalPull sets use_local_image_pull: the CRI plugin then pulls by itself
-	// and not through the transfer service.
-	LocalPull bool
-	// ChunkSize in bytes lets the CRI plugin's own pull fetch one layer in
-	// chunks, over as many connections as Downloads; 0 is containerd's default.
-	ChunkSize, Downloads int
-}
-
-// Plugins that reach outside the private folder (nri, opt) or only cost time
-// and log lines are off.
-const containerdConfig = `version = 3
-root = %[1]q
-state = %[2]q
-temp = %[3]q
-imports = []
-disabled_plugins = [
-  "io.containerd.nri.v1.nri",
-  "io.containerd.internal.v1.opt",
-  "io.containerd.snapshotter.v1.blockfile",
-  "io.containerd.snapshotter.v1.btrfs",
-  "io.containerd.snapshotter.v1.devmapper",
-  "io.containerd.snapshotter.v1.erofs",
-  "io.containerd.snapshotter.v1.zfs",
-]
-[grpc]
-  address = %[4]q
-[ttrpc]
-  address = %[5]q
-[plugins."io.containerd.cri.v1.images"]
-  snapshotter = "overlayfs"
-  use_local_image_pull = %[6]t
-  concurrent_layer_fetch_buffer = %[9]d
-  max_concurrent_downloads = %[10]d
-[plugins."io.containerd.cri.v1.images".registry]
-  config_path = %[7]q
-[plugins."io.containerd.cri.v1.runtime"]
-  restrict_oom_score_adj = true
-[plugins."io.containerd.cri.v1.runtime".cni]
-  bin_dirs = [%[8]q]
-  conf_dir = %[8]q
-`
 
 // StartContainerd runs a containerd under dir, which must be short enough for a
 // unix socket path. It needs root.
 func StartContainerd(ctx context.Context, bin Bin, dir string, opts ContainerdOptions) (*Containerd, error) {
-	c := &Containerd{bin: bin, dir: filepath.Join(dir, "containerd")}
+	c := &Containerd{bin: bin, dir: filepath.Join(dir, "containerd"), release: opts.Release}
 	if err := os.MkdirAll(c.path("tmp"), 0o700); err != nil {
 		return nil, fmt.Errorf("containerd: %w", err)
 	}
-	text := fmt.Sprintf(containerdConfig, c.path("root"), c.path("state"), c.path("tmp"),
-		c.Address(), c.Address()+".ttrpc", opts.LocalPull, opts.CertsDir, c.path("cni"),
-		opts.ChunkSize, cmp.Or(opts.Downloads, 3))
-	config := c.path("config.toml")
-	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+	config := c.Config()
+	if err := os.WriteFile(config, []byte(c.configText(opts)), 0o600); err != nil {
 		return nil, fmt.Errorf("containerd config: %w", err)
 	}
 	var err error
-	if c.proc, err = Start(bin.Path("containerd"), []string{bin.searchPath()}, "--config", config); err != nil {
+	program := c.program("containerd")
+	if opts.Builtin {
+		program = c.bin.Path("containerd-larder")
+	}
+	if c.proc, err = Start(program, append([]string{bin.searchPath(opts.Release)}, opts.Env...), "--config", config); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
@@ -98,8 +53,22 @@ func StartContainerd(ctx context.Context, bin Bin, dir string, opts ContainerdOp
 
 func (c *Containerd) path(name string) string { return filepath.Join(c.dir, name) }
 
+// program is the path of a program that comes with each release of containerd.
+func (c *Containerd) program(name string) string {
+	if c.release != "" {
+		name += "-" + c.release
+	}
+	return c.bin.Path(name)
+}
+
+// Config is the path of containerd's config file.
+func (c *Containerd) Config() string { return c.path("config.toml") }
+
 // Address is the path of containerd's gRPC socket, CRI included.
 func (c *Containerd) Address() string { return c.path("c.sock") }
+
+// PID is containerd's process id.
+func (c *Containerd) PID() int { return c.proc.PID() }
 
 // Log is containerd's log so far.
 func (c *Containerd) Log() string { return c.proc.Output() }
@@ -107,7 +76,7 @@ func (c *Containerd) Log() string { return c.proc.Output() }
 // Ctr runs ctr against this containerd and returns its standard output. The
 // error holds the end of standard error.
 func (c *Containerd) Ctr(ctx context.Context, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, c.bin.Path("ctr"), append([]string{"--address", c.Address()}, args...)...)
+	cmd := exec.CommandContext(ctx, c.program("ctr"), append([]string{"--address", c.Address()}, args...)...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
@@ -155,13 +124,7 @@ func (c *Containerd) Forget(ctx context.Context, namespace string) error {
 // returns what it printed. The container has no cgroup, so that it starts inside
 // other containers too.
 func (c *Containerd) RunContainer(ctx context.Context, ref string) (string, error) {
-	// The shim's socket folder cannot be moved. It is taken away again when it
-	// was not there before; Remove leaves a folder alone that others use.
-	for _, dir := range []string{"/run/containerd", "/run/containerd/s"} {
-		if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-			defer os.Remove(dir)
-		}
-	}
+	defer TidyShims()()
 	const id = "demo"
 	out, err := c.Ctr(ctx, "run", "--rm", "--cgroup", "", "--runc-root", c.path("runc"), "--fifo-dir", c.path("fifo"), ref, id)
 	if err != nil {
@@ -172,6 +135,23 @@ func (c *Containerd) RunContainer(ctx context.Context, ref string) (string, erro
 		_, _ = c.Ctr(undo, "tasks", "rm", "--force", id)
 	}
 	return out, err
+}
+
+// TidyShims returns what takes away the folders that shims and pods leave
+// outside a containerd's own, and that were not there at the call. They cannot be
+// moved. Remove leaves a folder alone that others use.
+func TidyShims() func() {
+	var made []string
+	for _, dir := range []string{"/run/containerd", "/run/containerd/s", "/run/containerd/runc", "/run/containerd/runc/k8s.io"} {
+		if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+			made = append(made, dir)
+		}
+	}
+	return func() {
+		for _, dir := range slices.Backward(made) {
+			_ = os.Remove(dir)
+		}
+	}
 }
 
 // Close ends containerd and takes away the mounts that it may have left.

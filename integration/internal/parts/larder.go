@@ -16,6 +16,7 @@ import (
 type Larder struct {
 	bin   Bin
 	dir   string
+	root  string
 	extra string
 	env   []string
 	proc  *Process
@@ -28,6 +29,7 @@ type Larder struct {
 // env are environment entries for the daemon and for verbs.
 func NewLarder(bin Bin, dir, extra string, env ...string) (*Larder, error) {
 	l := &Larder{bin: bin, dir: filepath.Join(dir, "larder"), extra: extra, env: env, URL: "http://127.0.0.1:0"}
+	l.root = filepath.Join(l.dir, "store")
 	if err := os.MkdirAll(l.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("larder: %w", err)
 	}
@@ -47,7 +49,14 @@ func StartLarder(ctx context.Context, bin Bin, dir, extra string, env ...string)
 func (l *Larder) Config() string { return filepath.Join(l.dir, "config.toml") }
 
 // Root is the folder of larder's store.
-func (l *Larder) Root() string { return filepath.Join(l.dir, "store") }
+func (l *Larder) Root() string { return l.root }
+
+// SetRoot moves the store elsewhere, such as to a disk of its own, from the next
+// start on.
+func (l *Larder) SetRoot(root string) error {
+	l.root = root
+	return l.writeConfig()
+}
 
 // PID is the daemon's process id.
 func (l *Larder) PID() int { return l.proc.PID() }
@@ -64,6 +73,9 @@ func (l *Larder) config(url string) string {
 	head, tables := l.extra, ""
 	if i := strings.Index("\n"+l.extra, "\n["); i >= 0 {
 		head, tables = l.extra[:i], l.extra[i:]
+	}
+	if !strings.Contains(l.extra, "\n[space]") && !strings.HasPrefix(l.extra, "[space]") && !strings.Contains(l.extra, "space.") {
+		head += "\nspace = {max_size = \"off\", min_free = \"off\"}\n" // however full the disk of the test is
 	}
 	return fmt.Sprintf("root = %q\nmirror.address = %q\nadmin.address = %q\n%s\n%s", l.Root(),
 		strings.TrimPrefix(url, "http://"), filepath.Join(l.dir, "admin.sock"), head, tables)

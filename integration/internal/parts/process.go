@@ -28,10 +28,24 @@ type Process struct {
 // gets its own process group, so that a terminal's Ctrl-C reaches only the
 // parent, which then ends its parts in order.
 func Start(path string, env []string, args ...string) (*Process, error) {
+	return StartWith(StartOptions{}, path, env, args...)
+}
+
+// StartOptions are what few programs need. The zero value is what the others have.
+type StartOptions struct {
+	// Stdin of the program. Nil: empty.
+	Stdin io.Reader
+	// Namespaces of its own, as in clone(2).
+	Cloneflags uintptr
+}
+
+// StartWith is Start with options.
+func StartWith(o StartOptions, path string, env []string, args ...string) (*Process, error) {
 	p := &Process{name: filepath.Base(path), out: newOutput(), done: make(chan struct{})}
 	p.cmd = exec.Command(path, args...) //nolint:noctx // a part outlives the context of its start; Stop ends it
 	p.cmd.Env = append(os.Environ(), env...)
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	p.cmd.Stdin = o.Stdin
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL, Cloneflags: o.Cloneflags}
 	r, w, err := os.Pipe()
 	if err != nil {
 		return nil, fmt.Errorf("%s: pipe for output: %w", p.name, err)

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 // Program is an executable that gives credentials, and notes each call.
@@ -36,10 +37,19 @@ func newProgram(dir, name, answer string) (*Program, error) {
 		return nil, fmt.Errorf("program %s: %w", name, err)
 	}
 	script := fmt.Sprintf(programScript, p.log, p.failure(), p.answer())
-	if err := os.WriteFile(filepath.Join(p.Dir, name), []byte(script), 0o700); err != nil {
+	if err := WriteProgram(filepath.Join(p.Dir, name), script); err != nil {
 		return nil, fmt.Errorf("program %s: %w", name, err)
 	}
 	return p, p.Answer(answer)
+}
+
+// WriteProgram writes a script that can be run at once: while it is open for writing
+// nobody is forked, whose child would hold it open, too, and have it be "text file
+// busy".
+func WriteProgram(path, script string) error {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	return os.WriteFile(path, []byte(script), 0o700)
 }
 
 func (p *Program) answer() string  { return p.log + ".answer" }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"syscall"
 	"time"
 )
 
@@ -86,6 +87,9 @@ func runRegistry(ctx context.Context, bin Bin, dir, scheme, more string) (*Regis
 
 // Log is the registry's log so far.
 func (r *Registry) Log() string { return r.proc.Output() }
+
+// Signal sends a signal to the registry: SIGSTOP has it hang.
+func (r *Registry) Signal(sig syscall.Signal) error { return r.proc.Signal(sig) }
 
 // Close ends the registry; its files stay with their folder.
 func (r *Registry) Close() error { return r.proc.Stop(stopTimeout) }
