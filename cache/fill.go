@@ -245,6 +245,18 @@ func (f *Fill) leaveTable() {
 	}
 }
 
+// turnAway has no more clients join a fill whose file could not be read: who asks
+// again gets a fill that tries the disk anew, however long this one takes to end.
+func (f *Fill) turnAway() {
+	s := f.store
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fills[f.digest] == f {
+		f.leaveTable()
+		s.passing[f] = true // Close still has to end it
+	}
+}
+
 // isFilling reports whether ref is the ingest of a running fill.
 func (s *Store) isFilling(ref string) bool {
 	dgst, ok := strings.CutPrefix(ref, fillRef)

@@ -88,6 +88,9 @@ func (r *FillReader) Read(p []byte) (int, error) {
 		}
 		if r.off < v.end {
 			n, err := r.readAt(v.file, p[:min(int64(len(p)), v.end-r.off)])
+			if err != nil {
+				r.fill.turnAway()
+			}
 			if n > 0 || err != nil {
 				return n, err
 			}

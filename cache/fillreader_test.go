@@ -5,10 +5,15 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
+	"testing/synctest"
 
 	"github.com/containerd/errdefs"
 )
@@ -205,6 +210,76 @@ func TestFillReaderShortFile(t *testing.T) {
 		t.Errorf("read %d bytes, %v, want 10 and an unexpected end", len(got), err)
 	}
 	_ = src.w.CloseWithError(errHangUp)
+}
+
+// deaf is a disk that gives back nothing of what was written to it, and that takes
+// its time to say so when it is synced.
+type deaf struct {
+	Disk
+	written atomic.Bool
+	synced  chan struct{}
+}
+
+func (d *deaf) OpenFile(path string, flag int, perm fs.FileMode) (File, error) {
+	f, err := d.Disk.OpenFile(path, flag, perm)
+	if err != nil || filepath.Base(path) != "data" {
+		return f, err
+	}
+	return &deafFile{f, d}, nil
+}
+
+type deafFile struct {
+	File
+	disk *deaf
+}
+
+func (f *deafFile) WriteAt(p []byte, off int64) (int, error) {
+	f.disk.written.Store(true)
+	return f.File.WriteAt(p, off)
+}
+
+func (f *deafFile) ReadAt(p []byte, off int64) (int, error) {
+	if f.disk.written.Load() {
+		return 0, syscall.EIO
+	}
+	return f.File.ReadAt(p, off)
+}
+
+func (f *deafFile) Sync() error {
+	<-f.disk.synced
+	return syscall.EIO
+}
+
+// TestFillReaderUnreadable has a fill hang on a disk that gave a reader nothing
+// back: who asks again has the bytes, and does not wait for it.
+func TestFillReaderUnreadable(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		disk := &deaf{Disk: OSDisk(), synced: make(chan struct{})}
+		s := openStore(t, root, WithDisk(disk))
+		data, dgst := blobOf(1, 1000)
+		get := func() ([]byte, error) {
+			src := newTap(int64(len(data)))
+			r, started, err := s.OpenFill(t.Context(), t.Context(), Origin{}, dgst, -1, src)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+			if started {
+				src.flow(t, data)
+				src.w.Close()
+			}
+			return io.ReadAll(r)
+		}
+		if got, err := get(); len(got) > 0 || !errors.Is(err, syscall.EIO) {
+			t.Errorf("read of what cannot be read: %d bytes, %v, want none and EIO", len(got), err)
+		}
+		if got, err := get(); !bytes.Equal(got, data) || err != nil {
+			t.Errorf("asked again: %d bytes, %v, want the blob's %d", len(got), err, len(data))
+		}
+		close(disk.synced)
+	})
 }
 
 // TestFillReaderThrownAway has the bytes go, and others come, between the look
