@@ -3,6 +3,7 @@ package disks
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -147,21 +148,31 @@ func (d *Disk) Unmount() {
 	d.must(d.unmount())
 }
 
-// unmount waits a little for those who have been killed and hold files yet.
+// unmount waits a little for those who have been killed and hold files yet, and for
+// the file system to end: a container that is begun at that moment has a copy of all
+// mounts, and keeps it alive.
 func (d *Disk) unmount() error {
 	if !d.mounted {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
+	if err := untilFree(ctx, func() error { return unix.Unmount(d.Path, unix.UMOUNT_NOFOLLOW) }); err != nil {
+		return fmt.Errorf("unmount: %w", err)
+	}
+	d.mounted = false
+	if err := untilFree(ctx, d.isReleased); err != nil {
+		return fmt.Errorf("unmounted, but somebody has a copy of the mount: %w", err)
+	}
+	return nil
+}
+
+// untilFree repeats what fails for others' use of the disk.
+func untilFree(ctx context.Context, try func() error) error {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		err := unix.Unmount(d.Path, unix.UMOUNT_NOFOLLOW)
-		if err == nil {
-			d.mounted = false
-			return nil
-		}
+		err := try()
 		if !errors.Is(err, unix.EBUSY) {
 			return err
 		}
@@ -171,6 +182,15 @@ func (d *Disk) unmount() error {
 			return err
 		}
 	}
+}
+
+// isReleased fails with EBUSY while the device holds a living file system.
+func (d *Disk) isReleased() error {
+	fd, err := unix.Open(d.loop.Name(), unix.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	return unix.Close(fd)
 }
 
 // Detach takes the file system out of the tree of folders while files of it are

@@ -215,12 +215,44 @@ func TestInject(t *testing.T) {
 	}
 }
 
-// TestReviveWhileHeld: a process that has a copy of the mounts keeps the file system
-// that was cut, and Revive waits for it.
-func TestReviveWhileHeld(t *testing.T) {
+// TestHeld: a process that has a copy of the mounts keeps a file system alive, and
+// who revives or checks a disk waits for it.
+func TestHeld(t *testing.T) {
 	t.Parallel()
-	disk := New(t, Options{Kind: Ext4})
-	holder := exec.CommandContext(t.Context(), "unshare", "--mount", "--propagation", "private", "cat")
+	for name, use := range map[string]func(*Disk){
+		"revive": func(d *Disk) {
+			d.Cut()
+			d.Revive()
+		},
+		"check": func(d *Disk) { d.Check() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			disk := New(t, Options{Kind: XFS})
+			letGo := holdMounts(t)
+			write := func() {
+				f, err := os.Create(filepath.Join(disk.Path, "file"))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				_, err = f.Write(make([]byte, 1<<20))
+				if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+					t.Error(err)
+				}
+			}
+			write()
+			time.AfterFunc(200*time.Millisecond, letGo)
+			use(disk)
+			write()
+		})
+	}
+}
+
+// holdMounts begins a process that has a copy of all mounts until it is let go.
+func holdMounts(t *testing.T) (letGo func()) {
+	t.Helper()
+	holder := exec.CommandContext(context.WithoutCancel(t.Context()), "unshare", "--mount", "--propagation", "private", "cat")
 	in, err := holder.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -232,20 +264,17 @@ func TestReviveWhileHeld(t *testing.T) {
 	if err := holder.Start(); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		_ = in.Close()
+		if err := holder.Wait(); err != nil {
+			t.Error(err)
+		}
+	})
 	if _, err := in.Write([]byte("x")); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := out.Read(make([]byte, 1)); err != nil {
 		t.Fatal(err)
 	}
-	disk.Cut()
-	time.AfterFunc(200*time.Millisecond, func() { _ = in.Close() })
-	disk.Revive()
-	if err := os.WriteFile(filepath.Join(disk.Path, "file"), nil, 0o600); err != nil {
-		t.Error(err)
-	}
-	_ = in.Close()
-	if err := holder.Wait(); err != nil {
-		t.Error(err)
-	}
+	return func() { _ = in.Close() }
 }

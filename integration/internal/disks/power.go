@@ -1,11 +1,8 @@
 package disks
 
 import (
-	"context"
-	"errors"
 	"os"
 	"path/filepath"
-	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -33,39 +30,10 @@ func (d *Disk) Cut() {
 }
 
 // Revive is the start after a cut. Who had files open must have ended.
-//
-// A container that is begun at that moment has a copy of all mounts, and with it the
-// file system as it was cut: it is mounted anew until it is another one.
 func (d *Disk) Revive() {
 	d.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		d.Unmount()
-		d.Mount()
-		if !d.isCut() {
-			return
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			d.t.Fatalf("disk %s (%s): somebody has held the mount for 10 s", d.Path, d.o.Kind)
-		}
-	}
-}
-
-// isCut tells whether the file system that is mounted is one that was cut.
-func (d *Disk) isCut() bool {
-	d.t.Helper()
-	probe, err := os.CreateTemp(d.Path, "probe-*")
-	if errors.Is(err, unix.EIO) {
-		return true
-	}
-	d.must(err)
-	d.must(errors.Join(probe.Close(), os.Remove(probe.Name())))
-	return false
+	d.Unmount()
+	d.Mount()
 }
 
 // BreakReadOnly has an ext4 find an error in itself, after which it refuses
