@@ -241,7 +241,7 @@ func TestFillOutlivesClient(t *testing.T) {
 // refusal; the fill goes on, and serves the next client.
 func TestUnknownSizeArrivesLate(t *testing.T) {
 	t.Parallel()
-	b := newBench(t, func(s *setup) { s.wait = 200 * time.Millisecond })
+	b := newBench(t, func(s *setup) { s.wait = 2 * time.Second })
 	data := bytes.Repeat([]byte("late "), 60_000)
 	desc := b.up.PutBlob("library/app", data)
 	release := make(chan struct{})

@@ -129,7 +129,7 @@ func (b *bench) connect(n int) []net.Conn {
 // told, and holds up nobody.
 func TestOpenBlobsAreBounded(t *testing.T) {
 	t.Parallel()
-	b, dgst := storedLarge(t, func(s *setup) { s.maxOpen, s.wait = 1, 300*time.Millisecond })
+	b, dgst := storedLarge(t, func(s *setup) { s.maxOpen, s.wait = 1, 3*time.Second })
 	holder := b.dial(blobPath(dgst))
 	defer holder.Close()
 	if _, err := io.ReadFull(holder, make([]byte, 1000)); err != nil {

@@ -240,7 +240,7 @@ func TestHungUpstream(t *testing.T) {
 		for _, method := range []string{http.MethodGet, http.MethodHead} {
 			start := time.Now()
 			a := b.ask(method, path)
-			if took := time.Since(start); took < wait || took > 5*time.Second {
+			if took := time.Since(start); took < wait || took > 20*time.Second {
 				t.Errorf("%s %s: took %s, want about %s", method, path, took, wait)
 			}
 			if a.status != http.StatusServiceUnavailable {

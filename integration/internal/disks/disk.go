@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -184,8 +185,12 @@ func untilFree(ctx context.Context, try func() error) error {
 	}
 }
 
-// isReleased fails with EBUSY while the device holds a living file system.
+// isReleased fails with EBUSY while the device holds a living file system. A child
+// that is begun meanwhile would keep what is opened here until it runs its program,
+// and with it the device from being mounted.
 func (d *Disk) isReleased() error {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	fd, err := unix.Open(d.loop.Name(), unix.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
