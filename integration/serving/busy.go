@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strconv"
 )
 
 // ticks is how many of the kernel's units of time a second has: Linux has it so on
@@ -23,4 +25,44 @@ func busy() (float64, error) {
 		return 0, fmt.Errorf("/proc/stat: %q: %w", line, err)
 	}
 	return (user + nice + system + irq + soft) / ticks, nil
+}
+
+// used is how many seconds of processors the processes of a group have had. Beside
+// it the machine may have had others to work for.
+func used(group int) (float64, error) {
+	paths, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		return 0, err
+	}
+	var sum float64
+	for _, path := range paths {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			continue // it has ended
+		}
+		// Behind the name: state, parent, group, and from the twelfth on the times.
+		fields := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
+		if len(fields) < 13 || string(fields[2]) != strconv.Itoa(group) {
+			continue
+		}
+		for _, field := range fields[11:13] {
+			n, err := strconv.ParseFloat(string(field), 64)
+			if err != nil {
+				return 0, fmt.Errorf("%s: %q: %w", path, text, err)
+			}
+			sum += n / ticks
+		}
+	}
+	return sum, nil
+}
+
+// meter is what the machine and a server have worked up to now.
+type meter struct{ machine, server float64 }
+
+func readMeter(group int) (m meter, err error) {
+	if m.machine, err = busy(); err != nil {
+		return m, err
+	}
+	m.server, err = used(group)
+	return m, err
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -15,16 +14,16 @@ func compare(ctx context.Context, s *stage, rows []row, t task) error {
 	if err != nil {
 		return err
 	}
-	larder := strings.TrimPrefix(s.larder.URL, "http://")
+	larder := s.server()
 	fmt.Fprintf(t.report, "larder with log.level = %q against nginx; %d rounds of %s; ratios are min / median / max\n\n", t.log, t.rounds, t.length)
-	fmt.Fprintln(t.report, "| row | clients | larder | nginx | rate | p99 | busy |")
-	fmt.Fprintln(t.report, "|---|--:|--:|--:|--:|--:|--:|")
+	fmt.Fprintln(t.report, "| row | clients | larder | nginx | rate | p99 | machine | server |")
+	fmt.Fprintln(t.report, "|---|--:|--:|--:|--:|--:|--:|--:|")
 	for _, r := range rows {
 		for _, n := range t.clients {
 			var ours, theirs []figures
 			for round := range t.rounds {
-				measure := func(address string, to *[]figures) error {
-					f, err := r.measure(ctx, s, address, n, t.length)
+				measure := func(of server, to *[]figures) error {
+					f, err := r.measure(ctx, s, of, n, t.length)
 					*to = append(*to, f)
 					return err
 				}
@@ -40,10 +39,11 @@ func compare(ctx context.Context, s *stage, rows []row, t task) error {
 					return err
 				}
 			}
-			fmt.Fprintf(t.report, "| %s | %d | %s | %s | %s | %s | %s |\n", r.name, n, show(ours), show(theirs),
+			fmt.Fprintf(t.report, "| %s | %d | %s | %s | %s | %s | %s | %s |\n", r.name, n, show(ours), show(theirs),
 				ratios(ours, theirs, func(f figures) float64 { return f.rate }),
 				ratios(ours, theirs, func(f figures) float64 { return float64(f.p99) }),
-				ratios(ours, theirs, func(f figures) float64 { return f.busy / f.rate }))
+				ratios(ours, theirs, func(f figures) float64 { return f.busy }),
+				ratios(ours, theirs, func(f figures) float64 { return f.own }))
 		}
 	}
 	return nil
@@ -59,9 +59,9 @@ func show(all []figures) string {
 	})
 	f := sorted[len(sorted)/2]
 	if f.p99 == 0 {
-		return fmt.Sprintf("%.2f GiB/s, busy %.2f s/GiB", f.rate/(1<<30), f.per)
+		return fmt.Sprintf("%.2f GiB/s, %.2f s/GiB, own %.2f", f.rate/(1<<30), f.busy*(1<<30), f.own*(1<<30))
 	}
-	return fmt.Sprintf("%.1fk/s, p99 %s, busy %.1f µs", f.rate/1000, f.p99.Round(10*time.Microsecond), f.busy/f.rate*1e6)
+	return fmt.Sprintf("%.1fk/s, p99 %s, own %.1f µs", f.rate/1000, f.p99.Round(10*time.Microsecond), f.own*1e6)
 }
 
 // ratios are those of the rounds: the least, the median and the greatest.

@@ -39,19 +39,20 @@ http {
 `
 
 // startNginx serves the stage's files, and returns where.
-func (s *stage) startNginx(ctx context.Context, program string, logs bool) (address string, err error) {
+func (s *stage) startNginx(ctx context.Context, program string, logs bool) (_ server, err error) {
 	dir := filepath.Join(s.dir, "nginx")
 	for path, data := range s.files {
 		path = filepath.Join(dir, "files", path)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // its workers have another user
-			return "", err
+			return server{}, err
 		}
 		if err := os.WriteFile(path, data, 0o644); err != nil { //nolint:gosec // as above
-			return "", err
+			return server{}, err
 		}
 	}
-	if address, err = freeAddress(ctx); err != nil {
-		return "", err
+	address, err := freeAddress(ctx)
+	if err != nil {
+		return server{}, err
 	}
 	access, user := "off", ""
 	if logs {
@@ -62,23 +63,23 @@ func (s *stage) startNginx(ctx context.Context, program string, logs bool) (addr
 	}
 	config := filepath.Join(dir, "nginx.conf")
 	if err := os.WriteFile(config, fmt.Appendf(nil, nginxConfig, dir, address, access, user), 0o600); err != nil {
-		return "", err
+		return server{}, err
 	}
 	proc, err := parts.Start(program, nil, "-c", config, "-e", "stderr")
 	if err != nil {
-		return "", err
+		return server{}, err
 	}
 	s.closers = append(s.closers, func() error { return proc.Stop(10 * time.Second) })
 	for {
 		c, err := new(net.Dialer).DialContext(ctx, "tcp", address)
 		if err == nil {
-			return address, c.Close()
+			return server{address, proc.PID()}, c.Close()
 		}
 		wait, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
 		ended := proc.Wait(wait)
 		cancel()
 		if ctx.Err() != nil || !errors.Is(ended, context.DeadlineExceeded) {
-			return "", fmt.Errorf("nginx: %w: %s", err, proc.Output())
+			return server{}, fmt.Errorf("nginx: %w: %s", err, proc.Output())
 		}
 	}
 }

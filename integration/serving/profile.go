@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"time"
 )
 
@@ -23,11 +22,10 @@ func profile(ctx context.Context, s *stage, rows []row, t task) error {
 	if err := os.MkdirAll(t.out, 0o755); err != nil { //nolint:gosec // for whoever looks at profiles
 		return err
 	}
-	address := strings.TrimPrefix(s.larder.URL, "http://")
 	for _, r := range rows {
 		for _, n := range t.clients {
 			name := filepath.Join(t.out, fmt.Sprintf("%s-%d", r.name, n))
-			f, err := s.profileRow(ctx, r, address, n, t.length, name)
+			f, err := s.profileRow(ctx, r, n, t.length, name)
 			if err != nil {
 				return fmt.Errorf("%s: %w", r.name, err)
 			}
@@ -43,15 +41,15 @@ func profile(ctx context.Context, s *stage, rows []row, t task) error {
 }
 
 // profileRow measures a row while the daemon profiles itself.
-func (s *stage) profileRow(ctx context.Context, r row, address string, clients int, length time.Duration, name string) (f figures, err error) {
-	if _, err := r.measure(ctx, s, address, clients, length/5); err != nil { // it warms up
+func (s *stage) profileRow(ctx context.Context, r row, clients int, length time.Duration, name string) (f figures, err error) {
+	if _, err := r.measure(ctx, s, s.server(), clients, length/5); err != nil { // it warms up
 		return f, err
 	}
 	took := make(chan error, 1)
 	go func() {
 		took <- s.fetch(ctx, fmt.Sprintf("profile?seconds=%d", max(1, int(length.Seconds()))), name+".cpu.pprof")
 	}()
-	f, err = r.measure(ctx, s, address, clients, length+time.Second)
+	f, err = r.measure(ctx, s, s.server(), clients, length+time.Second)
 	return f, errors.Join(err, <-took, s.fetch(ctx, "allocs", name+".heap.pprof"))
 }
 

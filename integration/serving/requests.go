@@ -18,10 +18,11 @@ import (
 // request at a time. One thread sends them all by epoll(7), so that most of the
 // machine is the server's.
 type requests struct {
-	address, method, path string
-	body                  []byte // that must come
-	clients               int
-	length                time.Duration
+	server
+	method, path string
+	body         []byte // that must come
+	clients      int
+	length       time.Duration
 }
 
 // As containerd asks, but for what differs with each request.
@@ -61,7 +62,7 @@ func (q requests) run(ctx context.Context) (_ figures, err error) {
 			return figures{}, fmt.Errorf("epoll: %w", err)
 		}
 	}
-	before, err := busy()
+	before, err := readMeter(q.group)
 	if err != nil {
 		return figures{}, err
 	}
@@ -98,12 +99,13 @@ func (q requests) run(ctx context.Context) (_ figures, err error) {
 		}
 	}
 	elapsed := time.Since(begun).Seconds()
-	after, err := busy()
+	after, err := readMeter(q.group)
 	if err != nil {
 		return figures{}, err
 	}
 	slices.Sort(took)
-	return figures{rate: float64(len(took)) / elapsed, p99: took[len(took)*99/100], busy: (after - before) / elapsed}, nil
+	n := float64(len(took))
+	return figures{rate: n / elapsed, p99: took[len(took)*99/100], busy: (after.machine - before.machine) / n, own: (after.server - before.server) / n}, nil
 }
 
 func connect(address string) (int, error) {

@@ -12,26 +12,33 @@ import (
 type row struct {
 	name string
 	// measure has so many clients ask a server for it.
-	measure func(ctx context.Context, s *stage, address string, clients int, length time.Duration) (figures, error)
+	measure func(ctx context.Context, s *stage, of server, clients int, length time.Duration) (figures, error)
 }
 
 // figures are what was measured.
 type figures struct {
 	rate float64       // requests, or bytes, a second
 	p99  time.Duration // of a request; 0 for streams
-	busy float64       // seconds of processors, whoever used them, for each second
-	per  float64       // seconds of processors for each GiB; 0 for requests
+	// Seconds of processors for each request, or each byte: the whole machine's,
+	// and the server's own.
+	busy, own float64
+}
+
+// server is who is asked. group is the process group of what it runs.
+type server struct {
+	address string
+	group   int
 }
 
 func allRows() map[string]row {
 	small := func(name, method string, path func(*stage) string) row {
-		return row{name, func(ctx context.Context, s *stage, address string, clients int, length time.Duration) (figures, error) {
+		return row{name, func(ctx context.Context, s *stage, of server, clients int, length time.Duration) (figures, error) {
 			p := path(s)
 			body := s.files[p]
 			if method == "HEAD" {
 				body = nil
 			}
-			return requests{address: address, method: method, path: p, body: body, clients: clients, length: length}.run(ctx)
+			return requests{server: of, method: method, path: p, body: body, clients: clients, length: length}.run(ctx)
 		}}
 	}
 	byTag := func(*stage) string { return "/v2/" + repo + "/manifests/" + tag }
@@ -40,8 +47,8 @@ func allRows() map[string]row {
 	for _, r := range []row{
 		small("head", "HEAD", byTag),
 		small("manifest", "GET", byDigest),
-		{"blob", func(ctx context.Context, s *stage, address string, clients int, length time.Duration) (figures, error) {
-			return streams{address: address, path: "/v2/" + repo + "/blobs/" + s.layer.Digest.String(), size: s.layer.Size, clients: clients, length: length}.run(ctx)
+		{"blob", func(ctx context.Context, s *stage, of server, clients int, length time.Duration) (figures, error) {
+			return streams{server: of, path: "/v2/" + repo + "/blobs/" + s.layer.Digest.String(), size: s.layer.Size, clients: clients, length: length}.run(ctx)
 		}},
 	} {
 		rows[r.name] = r

@@ -90,6 +90,10 @@ func (s *stage) close() error {
 func (s *stage) logPath() string { return filepath.Join(s.dir, "larder.log") }
 func (s *stage) socket() string  { return filepath.Join(filepath.Dir(s.larder.Config()), "admin.sock") }
 
+func (s *stage) server() server {
+	return server{strings.TrimPrefix(s.larder.URL, "http://"), s.larder.PID()}
+}
+
 // log is the end of what larder has logged.
 func (s *stage) log() string {
 	text, err := os.ReadFile(s.logPath())

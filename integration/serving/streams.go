@@ -16,14 +16,15 @@ import (
 // streams are clients that read a large body, again and again. They throw it away
 // as it comes: what they would do with it is not what is measured.
 type streams struct {
-	address, path string
-	size          int64
-	clients       int
-	length        time.Duration
+	server
+	path    string
+	size    int64
+	clients int
+	length  time.Duration
 }
 
 func (q streams) run(ctx context.Context) (figures, error) {
-	before, err := busy()
+	before, err := readMeter(q.group)
 	if err != nil {
 		return figures{}, err
 	}
@@ -37,12 +38,12 @@ func (q streams) run(ctx context.Context) (figures, error) {
 		return figures{}, err
 	}
 	elapsed := time.Since(begun).Seconds()
-	after, err := busy()
+	after, err := readMeter(q.group)
 	if err != nil {
 		return figures{}, err
 	}
 	total := float64(bytes.Load())
-	return figures{rate: total / elapsed, busy: (after - before) / elapsed, per: (after - before) / total * (1 << 30)}, nil
+	return figures{rate: total / elapsed, busy: (after.machine - before.machine) / total, own: (after.server - before.server) / total}, nil
 }
 
 // client reads whole bodies until it is late enough.

@@ -23,6 +23,9 @@
 // cannot be passed through, because too many are, gets 503. (TestReadOnlyDisk,
 // TestTooMuchPassedThrough)
 //
+// A stored manifest is answered from memory, and not any more once its file is
+// gone. (TestManifestHealsAtOnce, TestTargets)
+//
 // HEAD has the headers of GET; a range may be asked for of a blob that is
 // still arriving, too; of several ranges at once the whole is sent.
 // (TestHeadIsGetWithoutBody, TestRangeOfHit, TestRangeOfRunningFill)

@@ -102,6 +102,9 @@ func (s *Server) log(r *http.Request, req request, rec *recorder, err error, too
 	if err != nil && !rec.isClientGone(r) && (rec.status >= 500 || rec.status < 400) {
 		level = slog.LevelWarn
 	}
+	if !s.options.Logger.Enabled(r.Context(), level) {
+		return
+	}
 	attrs := []slog.Attr{
 		logged("method", r.Method), slog.String("kind", string(req.kind)),
 		logged("ns", req.ns), logged("repository", req.name), logged("object", req.object),
