@@ -6,6 +6,9 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // ticks is how many of the kernel's units of time a second has: Linux has it so on
@@ -56,13 +59,28 @@ func used(group int) (float64, error) {
 	return sum, nil
 }
 
-// meter is what the machine and a server have worked up to now.
-type meter struct{ machine, server float64 }
+// meter is what the machine, a server and this program have worked up to now.
+type meter struct{ machine, server, client float64 }
+
+// sub is what was worked since before, for each of n.
+func (m meter) sub(before meter, n float64) cost {
+	server := (m.server - before.server) / n
+	return cost{machine: (m.machine - before.machine) / n, server: server, both: server + (m.client-before.client)/n}
+}
+
+// cost is seconds of processors for one of what is measured: the whole machine's,
+// the server's, and those of server and client together.
+type cost struct{ machine, server, both float64 }
 
 func readMeter(group int) (m meter, err error) {
 	if m.machine, err = busy(); err != nil {
 		return m, err
 	}
+	var self unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &self); err != nil {
+		return m, fmt.Errorf("getrusage: %w", err)
+	}
+	m.client = time.Duration(self.Utime.Nano() + self.Stime.Nano()).Seconds()
 	m.server, err = used(group)
 	return m, err
 }

@@ -16,8 +16,8 @@ func compare(ctx context.Context, s *stage, rows []row, t task) error {
 	}
 	larder := s.server()
 	fmt.Fprintf(t.report, "larder with log.level = %q against nginx; %d rounds of %s; ratios are min / median / max\n\n", t.log, t.rounds, t.length)
-	fmt.Fprintln(t.report, "| row | clients | larder | nginx | rate | p99 | machine | server |")
-	fmt.Fprintln(t.report, "|---|--:|--:|--:|--:|--:|--:|--:|")
+	fmt.Fprintln(t.report, "| row | clients | larder | nginx | rate | p99 | machine | server | server and client |")
+	fmt.Fprintln(t.report, "|---|--:|--:|--:|--:|--:|--:|--:|--:|")
 	for _, r := range rows {
 		for _, n := range t.clients {
 			var ours, theirs []figures
@@ -39,11 +39,12 @@ func compare(ctx context.Context, s *stage, rows []row, t task) error {
 					return err
 				}
 			}
-			fmt.Fprintf(t.report, "| %s | %d | %s | %s | %s | %s | %s | %s |\n", r.name, n, show(ours), show(theirs),
+			fmt.Fprintf(t.report, "| %s | %d | %s | %s | %s | %s | %s | %s | %s |\n", r.name, n, show(ours), show(theirs),
 				ratios(ours, theirs, func(f figures) float64 { return f.rate }),
 				ratios(ours, theirs, func(f figures) float64 { return float64(f.p99) }),
-				ratios(ours, theirs, func(f figures) float64 { return f.busy }),
-				ratios(ours, theirs, func(f figures) float64 { return f.own }))
+				ratios(ours, theirs, func(f figures) float64 { return f.machine }),
+				ratios(ours, theirs, func(f figures) float64 { return f.server }),
+				ratios(ours, theirs, func(f figures) float64 { return f.both }))
 		}
 	}
 	return nil
@@ -59,9 +60,9 @@ func show(all []figures) string {
 	})
 	f := sorted[len(sorted)/2]
 	if f.p99 == 0 {
-		return fmt.Sprintf("%.2f GiB/s, %.2f s/GiB, own %.2f", f.rate/(1<<30), f.busy*(1<<30), f.own*(1<<30))
+		return fmt.Sprintf("%.2f GiB/s, %.2f s/GiB, own %.2f", f.rate/(1<<30), f.machine*(1<<30), f.server*(1<<30))
 	}
-	return fmt.Sprintf("%.1fk/s, p99 %s, own %.1f µs", f.rate/1000, f.p99.Round(10*time.Microsecond), f.own*1e6)
+	return fmt.Sprintf("%.1fk/s, p99 %s, own %.1f µs", f.rate/1000, f.p99.Round(10*time.Microsecond), f.server*1e6)
 }
 
 // ratios are those of the rounds: the least, the median and the greatest.

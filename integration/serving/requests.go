@@ -105,7 +105,7 @@ func (q requests) run(ctx context.Context) (_ figures, err error) {
 	}
 	slices.Sort(took)
 	n := float64(len(took))
-	return figures{rate: n / elapsed, p99: took[len(took)*99/100], busy: (after.machine - before.machine) / n, own: (after.server - before.server) / n}, nil
+	return figures{rate: n / elapsed, p99: took[len(took)*99/100], cost: after.sub(before, n)}, nil
 }
 
 func connect(address string) (int, error) {

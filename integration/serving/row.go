@@ -19,9 +19,7 @@ type row struct {
 type figures struct {
 	rate float64       // requests, or bytes, a second
 	p99  time.Duration // of a request; 0 for streams
-	// Seconds of processors for each request, or each byte: the whole machine's,
-	// and the server's own.
-	busy, own float64
+	cost               // of a request, or of a byte
 }
 
 // server is who is asked. group is the process group of what it runs.

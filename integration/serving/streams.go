@@ -43,7 +43,7 @@ func (q streams) run(ctx context.Context) (figures, error) {
 		return figures{}, err
 	}
 	total := float64(bytes.Load())
-	return figures{rate: total / elapsed, busy: (after.machine - before.machine) / total, own: (after.server - before.server) / total}, nil
+	return figures{rate: total / elapsed, cost: after.sub(before, total)}, nil
 }
 
 // client reads whole bodies until it is late enough.

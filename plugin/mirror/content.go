@@ -123,13 +123,10 @@ func (s *Server) serveBlob(ctx context.Context, w http.ResponseWriter, r *http.R
 	describe(w, ocispec.Descriptor{MediaType: "application/octet-stream", Digest: dgst}, blob.Outcome)
 	r = withoutOddRange(r)
 	if blob.Outcome == remotes.Hit {
-		// As it is, so that the server has the kernel send the file. If that
-		// fails, too little was sent: see recorder.checkWhole. containerd asks
-		// again for the rest.
+		// If reading fails, the store hears of it from the blob itself, and too
+		// little was sent: see recorder.checkWhole. containerd asks again for the
+		// rest.
 		http.ServeContent(w, r, "", time.Time{}, blob.ReadSeekCloser)
-		if rec, ok := w.(*recorder); ok {
-			blob.Failed(ctx, rec.failed)
-		}
 		return nil
 	}
 	body := &failureReader{ReadSeeker: blob}

@@ -10,7 +10,8 @@
 // Of a stored blob the size is checked, and not the hash. If the disk loses its
 // bytes amid an answer the connection is cut, and who asks for the rest gets it
 // from upstream; what is lost at the start comes from upstream at once.
-// (TestAbortOnBadBytes, TestSmallBadBlobIsRefused, TestAbortOnShrunkFile, TestUnreadableHit)
+// (TestAbortOnBadBytes, TestSmallBadBlobIsRefused, TestAbortOnShrunkFile, TestUnreadableHit,
+// TestBodyIsCopied)
 //
 // Headers come within Options.Wait, or a refusal does, so that containerd
 // goes on to its next host. A refusal is 400, 401, 403, 404, 405, 502, 503, or 508 for

@@ -71,6 +71,7 @@ type Server struct {
 	options  Options
 	secret   [sha256.Size]byte // of Options.Secret, the hash
 	targets  targets
+	buffers  buffers
 	places   chan struct{} // has a value for each stored blob that is sent; nil: no bound
 }
 
@@ -86,7 +87,7 @@ func New(registry Registry, options Options) *Server {
 // ServeHTTP answers one request and logs it.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
-	rec := &recorder{ResponseWriter: w, head: r.Method == http.MethodHead}
+	rec := &recorder{ResponseWriter: w, head: r.Method == http.MethodHead, buffers: &s.buffers}
 	req, err := s.serve(rec, r)
 	if err == nil {
 		err = rec.checkWhole()
