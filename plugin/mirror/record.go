@@ -43,7 +43,8 @@ func (rec *recorder) Write(p []byte) (int, error) {
 }
 
 // ReadFrom copies by way of a buffer of the Server's, and has the kernel send no
-// file: on loopback that is slower, and the client's work is more (docs/serving.md).
+// file: on loopback that is slower for a single client, and more work for it
+// (docs/serving.md).
 // Reading fails as a blob's own Read does, of which the store hears.
 func (rec *recorder) ReadFrom(src io.Reader) (n int64, err error) {
 	if !rec.wroteHeader {
