@@ -14,6 +14,8 @@ FUZZTIME ?= 5s
 LENGTH   ?= 10m
 CUTS     ?= 1000
 KILLS    ?= 1000
+COUNT    ?= 6
+HOT      := ^Benchmark(Hot|ServeHTTP|ParseRequest|Locate|PoliciesFor|Decode|FillReader|FillAppend)$$
 
 # One set of build flags for everything but the race detector: what one target
 # compiled, the next finds in Go's cache.
@@ -38,7 +40,7 @@ UNIT        = $$(go list ./... | grep -v /integration)
 INTEGRATION = ./integration/...
 
 .DEFAULT_GOAL := build
-.PHONY: help build embedded tools deps test unit integration nightly crash soak bench-durability bench-unpack bench-plugin bench-space race lint vet vuln fmt fmt-check tidy-check fuzz demo clean
+.PHONY: help build embedded tools deps test unit integration nightly crash soak bench-durability bench-unpack bench-plugin bench-space bench-serving profile allocs bench-hot race lint vet vuln fmt fmt-check tidy-check fuzz demo clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -128,6 +130,12 @@ nightly: build tools embedded deps ## the long runs: full counts, minutes of wai
 
 race: unit ## the same as unit
 
+allocs: ## that hot functions allocate no more than their tests say; without the race detector, which allocates, too
+	LARDER_TEST_ALLOCS=1 go test -count=1 -run '^TestAllocations$$' ./cache ./remotes ./plugin/mirror
+
+bench-hot: ## a benchmark for each hot function, COUNT (6) times each, for benchstat
+	go test -run '^$$' -count=$(COUNT) -benchtime=200ms -bench '$(HOT)' ./cache ./cache/descriptors ./remotes ./plugin/mirror
+
 integration: build tools embedded deps ## larder against real containerd, registry and faults; needs root
 	@[ "$$(id -u)" = 0 ] || { echo "the integration tests run containerd: they need root" >&2; exit 1; }
 	go test -v -count=1 -parallel 6 -timeout 15m $(INTEGRATION)
@@ -183,6 +191,17 @@ bench-plugin: build tools embedded deps ## warm pulls with and without larder's 
 BENCH_BLOBS ?= 1000000
 bench-space: ## figures of a store of BENCH_BLOBS (1000000) blobs: start, choice, eviction of 10 GiB; takes 20 GB in TMPDIR
 	LARDER_BENCH_SPACE=$(BENCH_BLOBS) go test -v -count=1 -timeout 60m -run '^TestSpaceFigures$$' ./cache | grep -v ' INFO '
+
+ROW     ?= head
+CLIENTS ?= 32
+PROFILES ?= $(BIN)/profiles
+profile: build ## CPU and heap profiles of larder under load (ROW=head, manifest or blob; CLIENTS=32), in PROFILES (bin/profiles)
+	go run ./integration/serving -rows $(ROW) -clients $(CLIENTS) -out $(PROFILES)
+
+NGINX ?= $(firstword $(wildcard /usr/sbin/nginx) nginx)
+bench-serving: build ## stored manifests and blobs beside nginx, in ROUNDS (5); needs nginx (Debian: nginx-light), NGINX is its program
+	go run ./integration/serving -nginx $(NGINX) -rounds $(ROUNDS) -rows head,manifest -clients 32,256
+	go run ./integration/serving -nginx $(NGINX) -rounds $(ROUNDS) -rows blob -clients 1,8
 
 demo: build $(TOOLS) deps ## the story in one minute: pull, lose the upstream, pull again
 	@go build -o $(BIN)/demo ./integration/demo

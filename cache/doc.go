@@ -91,6 +91,13 @@
 // TestRebuild, TestRebuildGoesOn, TestRestoreWhileRunning, TestRebuildOfRemains, TestSnapshotFollows,
 // TestSnapshotIsLayout, TestSnapshotOfOthers, FuzzSnapshot)
 //
+// Memory is never ahead of the disk. What is remembered of the index goes at each
+// change of it, and a manifest in memory is asked for with a look at its file, which
+// must be the same still: what was removed, moved away or changed, by whomever, is
+// served to nobody. Both are bounded. (TestChangesAreSeenAtOnce, TestMemoEndsWithIndex,
+// TestMemoIsBounded, TestManifestInMemory, TestYoungManifestIsRead,
+// TestManifestsInMemoryAreBounded)
+//
 // Damage is found. Verify reads the bytes on the disk, and takes only what is
 // wrong twice for damaged. That is then not served, kept within bounds, and
 // recorded; a newer blob in its place stays. Entries that are wrong about a

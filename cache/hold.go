@@ -51,6 +51,12 @@ func (h *holds) take(dgst digest.Digest) (release func()) {
 
 // note keeps what is served now from the removals that run.
 func (h *holds) note(dgst digest.Digest) {
+	h.mu.Lock()
+	if h.removals == 0 && len(h.going) == 0 { // it is asked at every request
+		h.mu.Unlock()
+		return
+	}
+	h.mu.Unlock()
 	h.enter(dgst, func() {
 		if h.removals > 0 {
 			h.held[dgst] += 0 // present is enough

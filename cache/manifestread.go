@@ -19,7 +19,11 @@ var errNoManifest = fmt.Errorf("too large for a manifest: %w", errdefs.ErrDataLo
 // bounded like one. Its size on disk may be anything, if someone tampered with it:
 // one that is larger than MaxManifestSize, or does not have its digest, is
 // errdefs.ErrDataLoss. Without a blob it is errdefs.ErrNotFound.
+//
+// It reads the file. What ManifestInMemory returns from then on are the same bytes:
+// they are not to be changed.
 func (s *Store) ReadManifest(dgst digest.Digest) ([]byte, error) {
+	before, statErr := s.stat(dgst)
 	b, err := s.Open(dgst)
 	if err != nil {
 		return nil, err
@@ -35,7 +39,20 @@ func (s *Store) ReadManifest(dgst digest.Digest) ([]byte, error) {
 	if dgst.Algorithm().FromBytes(data) != dgst {
 		return nil, fmt.Errorf("stored manifest %s does not have its digest: %w", dgst, errdefs.ErrDataLoss)
 	}
+	if after, err := b.Stat(); err == nil && statErr == nil {
+		s.manifests.add(dgst, before, after, data, s.now())
+	}
 	return data, nil
+}
+
+// ManifestInMemory returns what ReadManifest has read lately of a file that is
+// still there and the same. It looks at the file, and does not read it.
+func (s *Store) ManifestInMemory(dgst digest.Digest) (data []byte, ok bool) {
+	fi, err := s.stat(dgst)
+	if err != nil {
+		return nil, false
+	}
+	return s.manifests.get(dgst, fi)
 }
 
 // ParseStored is ParseManifest for a stored one. What it is the document says, and

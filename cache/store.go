@@ -46,6 +46,7 @@ type Store struct {
 	healer       healer     // what mends the index in the background
 	scrubs       scrubs     // how far the scrub is
 	boot         boot       // what was read since the machine booted
+	manifests    inMemory   // that were read lately
 	usage        usage      // what the store takes of the disk
 	evictor      evictor    // makes room
 	exposures    exposures  // what containerd counts on

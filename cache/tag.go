@@ -38,10 +38,11 @@ type Tag struct {
 	Used time.Time `json:"used,omitzero"`
 }
 
-// Tag returns a tag by its full reference, or errdefs.ErrNotFound.
+// Tag returns a tag by its full reference, or errdefs.ErrNotFound. What its
+// descriptor points to is shared, and not to be changed.
 func (s *Store) Tag(name string) (Tag, error) {
-	var t Tag
-	if err := s.index.get(tagsBucket, name, &t); err != nil {
+	t, err := recall[Tag](s.index, tagsBucket, name)
+	if err != nil {
 		return Tag{}, err
 	}
 	t.Used = later(t.Used, s.uses.tag(name))
@@ -135,9 +136,7 @@ func (l Link) key() string { return l.Repository + "@" + l.Digest.String() }
 // Link returns whether and how a manifest belongs to a repository, or
 // errdefs.ErrNotFound.
 func (s *Store) Link(repository string, dgst digest.Digest) (Link, error) {
-	var l Link
-	err := s.index.get(manifestsBucket, Link{Repository: repository, Digest: dgst}.key(), &l)
-	return l, err
+	return recall[Link](s.index, manifestsBucket, Link{Repository: repository, Digest: dgst}.key())
 }
 
 // PutLink records that a manifest belongs to a repository.

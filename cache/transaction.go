@@ -28,6 +28,8 @@ type database struct {
 	queue   []*change  // that wait for the next commit
 	leading bool       // somebody commits
 
+	memo memo // of what was read
+
 	// failed hears of every error that is the disk's fault.
 	failed func(error)
 }
@@ -79,6 +81,7 @@ type change struct {
 // set replaces the file, and closes the one before.
 func (d *database) set(db *boltFile, why error) error {
 	d.mu.Lock()
+	defer d.memo.forget()
 	old := d.db
 	if d.closed {
 		old = db
@@ -97,6 +100,7 @@ func (d *database) close() error {
 	db := d.db
 	d.db, d.closed = nil, true
 	d.mu.Unlock()
+	d.memo.forget()
 	return db.close()
 }
 
@@ -222,7 +226,9 @@ func (d *database) change(fn func(tx *bolt.Tx) error) error {
 	if leads {
 		d.commitQueue()
 	}
-	return <-c.done
+	err := <-c.done
+	d.memo.forget()
+	return err
 }
 
 // commitQueue commits what waits. What came meanwhile is not for this caller to

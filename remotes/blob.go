@@ -99,14 +99,6 @@ type bytesReader struct{ *bytes.Reader }
 // Close does nothing.
 func (bytesReader) Close() error { return nil }
 
-// Failed tells the store that sending the blob failed. If the disk is to blame,
-// who asks again gets it from upstream.
-func (b *Blob) Failed(ctx context.Context, err error) {
-	if stored, ok := b.ReadSeekCloser.(*cache.Blob); ok && err != nil {
-		stored.Failed(ctx, err)
-	}
-}
-
 // passBlob fetches a blob beside a stored one that cannot be read.
 func (r *Registry) passBlob(arrive, reader context.Context, repo Repository, dgst digest.Digest, why error) (*Blob, error) {
 	rd, err := r.Store.Bypass(arrive, reader, r.origin(repo), dgst, r.hint(dgst), blobSource{registry: r, repo: repo, digest: dgst}, why)

@@ -25,6 +25,9 @@
 // TestPostponedAtMostForWindow, TestLastPullsAreForMisses,
 // TestLimitedUpstreamIsPassedOver)
 //
+// What is answered at once is what would be answered without haste, counts as a
+// use, and passes no policy by. (TestReady, TestReadyIsUse, TestReadyKeepsPolicies)
+//
 // Manifests are asked for by HEAD once for a tag, blobs never.
 // (TestPullMethods)
 //

@@ -72,6 +72,9 @@ func (r *Registry) manifestData(repo Repository, dgst digest.Digest) ([]byte, er
 // readManifest reads a manifest from the store, once for all who want it at
 // the time: nobody may change the bytes.
 func (r *Registry) readManifest(dgst digest.Digest) ([]byte, error) {
+	if data, ok := r.Store.ManifestInMemory(dgst); ok {
+		return data, nil
+	}
 	data, err, _ := r.reads.Do(dgst.String(), func() (any, error) { return r.Store.ReadManifest(dgst) })
 	if err != nil {
 		return nil, err

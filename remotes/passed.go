@@ -48,6 +48,13 @@ func passedKey(repo Repository, dgst digest.Digest) string {
 	return repo.String() + "@" + dgst.String()
 }
 
+// any reports whether there is one.
+func (p *passed) any() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.all.Len() > 0
+}
+
 func (p *passed) get(repo Repository, dgst digest.Digest) (passedManifest, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -15,12 +16,66 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-func (s *Server) serveManifest(ctx context.Context, w http.ResponseWriter, r *http.Request, repo remotes.Repository, req request) error {
-	ref, err := repo.WithObject(req.object)
-	if err != nil {
-		return invalid(objectCode(req.object), err)
+// serveReady answers with a manifest that is at hand, for which nothing has to be
+// waited or read, and reports whether it was. It is what clients ask for most.
+func (s *Server) serveReady(w http.ResponseWriter, r *http.Request, t *target) bool {
+	if t.refErr != nil || s.registry.IsPrivate(t.repo) || isConditional(r.Header) {
+		return false
 	}
+	m, ok := s.registry.Ready(r.Context(), t.ref, r.Method == http.MethodGet)
+	if !ok {
+		return false
+	}
+	if s.options.Seeder != nil {
+		ctx, cancel := s.arriving(r)
+		defer cancel()
+		s.seed(ctx, r, t.repo, m)
+	}
+	sendManifest(w, r, m)
+	return true
+}
+
+// sendManifest sends what is asked for of a manifest: mostly the whole, for which
+// http.ServeContent makes much ado.
+func sendManifest(w http.ResponseWriter, r *http.Request, m remotes.Manifest) {
+	describe(w, m.Descriptor, m.Outcome)
+	if isConditional(r.Header) {
+		// For HEAD only the size counts: nothing is read from the nil reader.
+		http.ServeContent(w, withoutOddRange(r), "", time.Time{}, io.NewSectionReader(bytesAt(m.Data), 0, m.Descriptor.Size))
+		return
+	}
+	// No Accept-Ranges: a map of nine keys costs twice as much as one of eight.
+	w.Header()["Content-Length"] = []string{strconv.FormatInt(m.Descriptor.Size, 10)}
+	w.WriteHeader(http.StatusOK)
+	if r.Method == http.MethodGet {
+		_, _ = w.Write(m.Data) // see recorder.checkWhole
+	}
+}
+
+// isConditional reports whether less than the whole may be asked for.
+func isConditional(h http.Header) bool {
+	for _, key := range [...]string{"Range", "If-Range", "If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since"} {
+		if _, ok := h[key]; ok {
+			return true
+		}
+	}
+	return false
+}
+
+// seed tells the Seeder of a stored manifest.
+func (s *Server) seed(ctx context.Context, r *http.Request, repo remotes.Repository, m remotes.Manifest) {
+	if s.options.Seeder != nil && m.Unstored == nil && isOwnContainerd(r) {
+		s.options.Seeder.Seed(ctx, repo, m.Descriptor.Digest)
+	}
+}
+
+func (s *Server) serveManifest(ctx context.Context, w http.ResponseWriter, r *http.Request, t *target) error {
+	if t.refErr != nil {
+		return invalid(objectCode(t.object), t.refErr)
+	}
+	ref := t.ref
 	var m remotes.Manifest
+	var err error
 	if r.Method == http.MethodHead {
 		m.Resolved, err = s.registry.Resolve(ctx, ref)
 	} else {
@@ -29,16 +84,11 @@ func (s *Server) serveManifest(ctx context.Context, w http.ResponseWriter, r *ht
 	if err != nil {
 		return err
 	}
-	if s.options.Seeder != nil && m.Unstored == nil && isOwnContainerd(r) {
-		s.options.Seeder.Seed(ctx, repo, m.Descriptor.Digest)
-	}
-	describe(w, m.Descriptor, m.Outcome)
+	s.seed(ctx, r, t.repo, m)
 	if m.Problem != nil {
 		s.options.Logger.WarnContext(ctx, "serving a stale tag", "ref", ref.String(), "digest", m.Descriptor.Digest, "err", m.Problem)
 	}
-	// For HEAD only the size counts: nothing is read from the nil reader.
-	content := io.NewSectionReader(bytesAt(m.Data), 0, m.Descriptor.Size)
-	http.ServeContent(w, withoutOddRange(r), "", time.Time{}, content)
+	sendManifest(w, r, m)
 	return nil
 }
 
@@ -52,10 +102,11 @@ func isOwnContainerd(r *http.Request) bool {
 // describe sets the headers that containerd needs, or it asks once more.
 func describe(w http.ResponseWriter, desc ocispec.Descriptor, outcome remotes.Outcome) {
 	h := w.Header()
-	h.Set("Content-Type", desc.MediaType)
-	h.Set("Docker-Content-Digest", desc.Digest.String())
-	h.Set("ETag", `"`+desc.Digest.String()+`"`)
-	h.Set(CacheHeader, string(outcome))
+	// One allocation for all, and keys in their canonical form.
+	values := []string{desc.MediaType, desc.Digest.String(), `"` + desc.Digest.String() + `"`, string(outcome)}
+	for i, key := range [...]string{"Content-Type", "Docker-Content-Digest", "Etag", CacheHeader} {
+		h[key] = values[i : i+1 : i+1]
+	}
 }
 
 func (s *Server) serveBlob(ctx context.Context, w http.ResponseWriter, r *http.Request, repo remotes.Repository, req request) error {
@@ -72,13 +123,10 @@ func (s *Server) serveBlob(ctx context.Context, w http.ResponseWriter, r *http.R
 	describe(w, ocispec.Descriptor{MediaType: "application/octet-stream", Digest: dgst}, blob.Outcome)
 	r = withoutOddRange(r)
 	if blob.Outcome == remotes.Hit {
-		// As it is, so that the server has the kernel send the file. If that
-		// fails, too little was sent: see recorder.checkWhole. containerd asks
-		// again for the rest.
+		// If reading fails, the store hears of it from the blob itself, and too
+		// little was sent: see recorder.checkWhole. containerd asks again for the
+		// rest.
 		http.ServeContent(w, r, "", time.Time{}, blob.ReadSeekCloser)
-		if rec, ok := w.(*recorder); ok {
-			blob.Failed(ctx, rec.failed)
-		}
 		return nil
 	}
 	body := &failureReader{ReadSeeker: blob}

@@ -14,7 +14,6 @@ import (
 
 	"github.com/larder-project/larder/cache"
 	"github.com/larder-project/larder/cache/disktest"
-	"github.com/larder-project/larder/remotes"
 	"github.com/larder-project/larder/remotes/remotestest"
 	"github.com/opencontainers/go-digest"
 )
@@ -104,30 +103,6 @@ func TestUnreadableHit(t *testing.T) {
 				t.Errorf("in the end: %q, %d bytes, want a hit", again.header.Get(CacheHeader), len(again.body))
 			}
 		})
-	}
-}
-
-// TestHitsAreSentByTheKernel: what stands over a stored file must not hide it
-// from sendfile.
-func TestHitsAreSentByTheKernel(t *testing.T) {
-	t.Parallel()
-	b := newBench(t)
-	data := noise(2, 1<<20)
-	dgst := b.up.PutBlob("library/app", data).Digest
-	b.get(blobPath(dgst))
-	b.settle(dgst)
-	blob, err := b.store.Open(dgst)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer blob.Close()
-	var served io.ReadSeekCloser = (&remotes.Blob{ReadSeekCloser: blob}).ReadSeekCloser
-	conn, ok := served.(syscall.Conn)
-	if !ok {
-		t.Fatal("a hit has no descriptor that the kernel could send from")
-	}
-	if _, err := conn.SyscallConn(); err != nil {
-		t.Error(err)
 	}
 }
 

@@ -10,7 +10,8 @@
 // Of a stored blob the size is checked, and not the hash. If the disk loses its
 // bytes amid an answer the connection is cut, and who asks for the rest gets it
 // from upstream; what is lost at the start comes from upstream at once.
-// (TestAbortOnBadBytes, TestSmallBadBlobIsRefused, TestAbortOnShrunkFile, TestUnreadableHit)
+// (TestAbortOnBadBytes, TestSmallBadBlobIsRefused, TestAbortOnShrunkFile, TestUnreadableHit,
+// TestBodyIsCopied)
 //
 // Headers come within Options.Wait, or a refusal does, so that containerd
 // goes on to its next host. A refusal is 400, 401, 403, 404, 405, 502, 503, or 508 for
@@ -22,6 +23,9 @@
 // A disk that takes nothing is not seen by clients, but that nothing is a hit. Who
 // cannot be passed through, because too many are, gets 503. (TestReadOnlyDisk,
 // TestTooMuchPassedThrough)
+//
+// A stored manifest is answered from memory, and not any more once its file is
+// gone. (TestManifestHealsAtOnce, TestTargets)
 //
 // HEAD has the headers of GET; a range may be asked for of a blob that is
 // still arriving, too; of several ranges at once the whole is sent.

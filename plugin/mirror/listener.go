@@ -177,8 +177,7 @@ func reset(c *net.TCPConn) {
 	_, _ = c.SetLinger(0), c.Close() // if it is not reset, it ends in order
 }
 
-// conn is a connection that is counted. That it is a *net.TCPConn lets the
-// server have the kernel send files.
+// conn is a connection that is counted.
 type conn struct {
 	*net.TCPConn
 	listener *Listener

@@ -47,7 +47,10 @@ func TestStalledReaderIsCut(t *testing.T) {
 	eventually(t, "the stalled reader is cut", func() bool { return len(b.log.requests(t)) > 1 })
 	t.Logf("cut after %s with a stall of %s", time.Since(begun).Round(time.Millisecond), stall)
 	line := b.log.requests(t)[1]
-	if line["level"] != "INFO" || !strings.Contains(line["err"].(string), syscall.ETIMEDOUT.Error()) {
+	// The kernel tells the time-out once: to who sends, or to who waits for the
+	// client's next request. The other is told that the connection is gone.
+	why := line["err"].(string)
+	if line["level"] != "INFO" || !strings.Contains(why, syscall.ETIMEDOUT.Error()) && !strings.Contains(why, syscall.EPIPE.Error()) {
 		t.Errorf("the log has %v, want the time-out as no fault of larder's", line)
 	}
 	if n, err := io.Copy(io.Discard, stalled); err == nil && n >= large {

@@ -182,6 +182,10 @@ func (s stored) Resolve(context.Context, remotes.Reference) (remotes.Resolved, e
 	return remotes.Resolved{}, context.Canceled
 }
 
+func (s stored) Ready(context.Context, remotes.Reference, bool) (remotes.Manifest, bool) {
+	return remotes.Manifest{}, false
+}
+
 func (s stored) Manifest(context.Context, remotes.Reference) (remotes.Manifest, error) {
 	return remotes.Manifest{}, context.Canceled
 }

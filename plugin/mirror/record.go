@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -21,6 +22,8 @@ type recorder struct {
 	status      int
 	bytes       int64 // of the body
 	failed      error // of sending the body
+	unread      error // of reading it
+	buffers     *buffers
 }
 
 func (rec *recorder) WriteHeader(status int) {
@@ -39,16 +42,50 @@ func (rec *recorder) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// ReadFrom keeps the way open for the server's own copying, which reuses its
-// buffers.
-func (rec *recorder) ReadFrom(src io.Reader) (int64, error) {
+// ReadFrom copies by way of a buffer of the Server's, and has the kernel send no
+// file: on loopback that is slower for a single client, and more work for it
+// (docs/serving.md).
+// Reading fails as a blob's own Read does, of which the store hears.
+func (rec *recorder) ReadFrom(src io.Reader) (n int64, err error) {
 	if !rec.wroteHeader {
 		rec.WriteHeader(http.StatusOK)
 	}
-	n, err := io.Copy(rec.ResponseWriter, src)
-	rec.count(n, err)
-	return n, err
+	buf := rec.buffers.take()
+	defer rec.buffers.give(buf)
+	for {
+		got, readErr := src.Read(*buf)
+		if got > 0 {
+			sent, err := rec.Write((*buf)[:got])
+			n += int64(sent)
+			if err != nil {
+				return n, err
+			}
+		}
+		if errors.Is(readErr, io.EOF) {
+			return n, nil
+		}
+		if readErr != nil {
+			rec.unread = readErr
+			return n, readErr
+		}
+	}
 }
+
+// copyBuffer is how many bytes of a blob are copied at a time.
+const copyBuffer = 32 << 10
+
+// buffers are those of bodies that are being sent.
+type buffers struct{ pool sync.Pool }
+
+func (b *buffers) take() *[]byte {
+	if buf, ok := b.pool.Get().(*[]byte); ok {
+		return buf
+	}
+	buf := make([]byte, copyBuffer)
+	return &buf
+}
+
+func (b *buffers) give(buf *[]byte) { b.pool.Put(buf) }
 
 func (rec *recorder) count(n int64, err error) {
 	if !rec.head {
@@ -74,7 +111,7 @@ func (rec *recorder) checkWhole() error {
 	if err != nil || rec.head || !rec.wroteHeader || rec.status == http.StatusNotModified || rec.bytes >= want {
 		return nil //nolint:nilerr // no length was promised
 	}
-	return fmt.Errorf("body ended at %d of %d bytes: %w", rec.bytes, want, cmp.Or(rec.failed, io.ErrUnexpectedEOF))
+	return fmt.Errorf("body ended at %d of %d bytes: %w", rec.bytes, want, cmp.Or(rec.unread, rec.failed, io.ErrUnexpectedEOF))
 }
 
 // Unwrap lets http.ResponseController find the server's writer.
@@ -101,6 +138,9 @@ func (s *Server) log(r *http.Request, req request, rec *recorder, err error, too
 	level := slog.LevelInfo
 	if err != nil && !rec.isClientGone(r) && (rec.status >= 500 || rec.status < 400) {
 		level = slog.LevelWarn
+	}
+	if !s.options.Logger.Enabled(r.Context(), level) {
+		return
 	}
 	attrs := []slog.Attr{
 		logged("method", r.Method), slog.String("kind", string(req.kind)),

@@ -28,6 +28,7 @@ type Registry interface {
 	Admitter
 	Resolve(ctx context.Context, ref remotes.Reference) (remotes.Resolved, error)
 	Manifest(ctx context.Context, ref remotes.Reference) (remotes.Manifest, error)
+	Ready(ctx context.Context, ref remotes.Reference, withData bool) (m remotes.Manifest, ok bool)
 	Blob(arrive, reader context.Context, repo remotes.Repository, dgst digest.Digest) (*remotes.Blob, error)
 	Tags(ctx context.Context, repo remotes.Repository, n int, last string) (remotes.TagList, error)
 	Referrers(ctx context.Context, repo remotes.Repository, dgst digest.Digest, artifactType string) (remotes.ReferrerList, error)
@@ -68,12 +69,15 @@ type Options struct {
 type Server struct {
 	registry Registry
 	options  Options
+	secret   [sha256.Size]byte // of Options.Secret, the hash
+	targets  targets
+	buffers  buffers
 	places   chan struct{} // has a value for each stored blob that is sent; nil: no bound
 }
 
 // New makes a Server.
 func New(registry Registry, options Options) *Server {
-	s := &Server{registry: registry, options: options}
+	s := &Server{registry: registry, options: options, secret: sha256.Sum256([]byte(options.Secret)), targets: newTargets()}
 	if options.MaxOpen > 0 {
 		s.places = make(chan struct{}, options.MaxOpen)
 	}
@@ -83,7 +87,7 @@ func New(registry Registry, options Options) *Server {
 // ServeHTTP answers one request and logs it.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
-	rec := &recorder{ResponseWriter: w, head: r.Method == http.MethodHead}
+	rec := &recorder{ResponseWriter: w, head: r.Method == http.MethodHead, buffers: &s.buffers}
 	req, err := s.serve(rec, r)
 	if err == nil {
 		err = rec.checkWhole()
@@ -101,8 +105,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) (request, error) {
 	h := w.Header()
-	h.Set("Docker-Distribution-Api-Version", "registry/2.0")
-	h.Set("X-Content-Type-Options", "nosniff")
+	always := []string{"registry/2.0", "nosniff"}
+	h["Docker-Distribution-Api-Version"], h["X-Content-Type-Options"] = always[:1:1], always[1:]
 	if isOver(r.Context()) {
 		h.Set("Connection", "close")
 		return request{}, &mistake{status: http.StatusServiceUnavailable, code: "UNAVAILABLE",
@@ -114,23 +118,22 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) (request, error) 
 		}
 		return request{}, err
 	}
-	r = r.WithContext(remotes.WithVia(r.Context(), r.Header.Values("Via")))
-	req, err := parseRequest(r.URL)
+	if via := r.Header.Values("Via"); len(via) > 0 {
+		r = r.WithContext(remotes.WithVia(r.Context(), via))
+	}
+	t, err := s.locate(r.URL)
+	req, repo := t.request, t.repo
 	if err != nil {
 		return req, err
 	}
 	if req.kind == kindPing {
 		return req, writeJSON(w, r, "application/json", struct{}{})
 	}
-	repo, err := s.options.Map(req.ns, req.name)
-	if errdefs.IsInvalidArgument(err) {
-		return req, invalid("NAME_INVALID", err)
-	}
-	if err != nil {
-		return req, err
-	}
 	if req.ns != "" {
-		h.Set("OCI-Namespace", repo.Host)
+		h["Oci-Namespace"] = []string{repo.Host}
+	}
+	if req.kind == kindManifest && s.serveReady(w, r, t) {
+		return req, nil
 	}
 	arriving, cancel := s.arriving(r)
 	defer cancel()
@@ -140,7 +143,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) (request, error) 
 	}
 	switch req.kind {
 	case kindManifest:
-		return req, s.serveManifest(ctx, w, r, repo, req)
+		return req, s.serveManifest(ctx, w, r, t)
 	case kindBlob:
 		return req, s.serveBlob(ctx, w, r, repo, req)
 	case kindTags:
@@ -172,7 +175,7 @@ func (s *Server) admit(r *http.Request) error {
 
 // isOwn looks for larder itself among those who passed a request on.
 func (s *Server) isOwn(via []string) bool {
-	if s.options.ID == "" {
+	if s.options.ID == "" || len(via) == 0 {
 		return false
 	}
 	for _, hop := range strings.Split(strings.Join(via, ","), ",") {
@@ -190,8 +193,8 @@ func (s *Server) knowsSecret(r *http.Request) bool {
 	if s.options.Secret == "" {
 		return true
 	}
-	got, want := sha256.Sum256([]byte(r.Header.Get(SecretHeader))), sha256.Sum256([]byte(s.options.Secret))
-	return subtle.ConstantTimeCompare(got[:], want[:]) == 1
+	got := sha256.Sum256([]byte(r.Header.Get(SecretHeader)))
+	return subtle.ConstantTimeCompare(got[:], s.secret[:]) == 1
 }
 
 // arriving bounds the wait for upstream, and for being admitted.

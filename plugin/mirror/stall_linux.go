@@ -11,8 +11,8 @@ import (
 // setStall has the kernel end a connection on which what was sent is not taken
 // for so long: neither acknowledged, nor let out by a window that stays shut
 // (tcp(7), TCP_USER_TIMEOUT). Connections have it of the socket that accepts
-// them. A deadline of net.Conn would bound the whole answer instead, or its
-// pieces, and then the kernel could not send files by itself.
+// them. A deadline of net.Conn would bound the whole answer instead, and one that
+// is slow, but steady, is not to be cut.
 func setStall(c syscall.RawConn, stall time.Duration) error {
 	if stall <= 0 {
 		return nil

@@ -49,6 +49,7 @@ func NewHandler(registry *remotes.Registry, status Status, plugins func(*Status)
 	mux.HandleFunc("POST /v1/verify", s.verify)
 	mux.HandleFunc("POST /v1/gc", s.collect)
 	mux.HandleFunc("GET /v1/fate", s.answer(s.fate))
+	addProfiles(mux)
 	return mux
 }
 

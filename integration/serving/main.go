@@ -1,0 +1,104 @@
+// The serving command looks at how larder serves what it has stored, over
+// loopback and on this machine: it profiles a daemon under load, or measures it
+// side by side with nginx, which serves the same files.
+//
+//	make profile ROW=head
+//	make bench-serving
+//
+// It needs no root. It leaves nothing running, and no files but the profiles.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/larder-project/larder/integration/internal/parts"
+)
+
+// task is what the command line asks for.
+type task struct {
+	rows    []string
+	clients []int
+	rounds  int
+	length  time.Duration
+	nginx   string // its program; empty: profile, and compare with nobody
+	out     string // folder for profiles
+	report  io.Writer
+	log     string // larder's log.level; nginx logs requests if it is info
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	t, err := parseTask(os.Args[1:])
+	if err == nil {
+		err = run(ctx, t)
+	}
+	if errors.Is(err, flag.ErrHelp) {
+		return
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "serving:", err)
+		os.Exit(1)
+	}
+}
+
+func parseTask(args []string) (task, error) {
+	t := task{report: os.Stdout}
+	var names, clients string
+	flags := flag.NewFlagSet("serving", flag.ContinueOnError)
+	flags.StringVar(&names, "rows", "head", "what is asked for, separated by commas: "+strings.Join(rowNames(), ", "))
+	flags.StringVar(&clients, "clients", "32", "how many ask at a time; with -nginx several, separated by commas")
+	flags.IntVar(&t.rounds, "rounds", 5, "how often each is measured, with -nginx")
+	flags.DurationVar(&t.length, "length", 5*time.Second, "how long each measurement takes")
+	flags.StringVar(&t.nginx, "nginx", "", "nginx's program, to be measured beside larder; without it larder is profiled")
+	flags.StringVar(&t.out, "out", "", "folder for profiles")
+	flags.StringVar(&t.log, "log", "info", "larder's log.level; nginx has an access log if it is info")
+	if err := flags.Parse(args); err != nil {
+		return t, err
+	}
+	t.rows = strings.Split(names, ",")
+	for text := range strings.SplitSeq(clients, ",") {
+		var n int
+		if _, err := fmt.Sscan(text, &n); err != nil || n < 1 {
+			return t, fmt.Errorf("-clients %q: want numbers", clients)
+		}
+		t.clients = append(t.clients, n)
+	}
+	if t.nginx == "" && t.out == "" {
+		return t, errors.New("want -out or -nginx")
+	}
+	return t, nil
+}
+
+// run starts the parts, does the task, and ends the parts whatever happened.
+func run(ctx context.Context, t task) (err error) {
+	rows, err := rowsOf(t.rows)
+	if err != nil {
+		return err
+	}
+	bin, err := parts.FindBin()
+	if err != nil {
+		return err
+	}
+	if err := bin.Need("larder"); err != nil {
+		return err
+	}
+	s, err := newStage(ctx, bin, t.log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.close()) }()
+	if t.nginx == "" {
+		return profile(ctx, s, rows, t)
+	}
+	return compare(ctx, s, rows, t)
+}
