@@ -32,6 +32,9 @@ func (s *Server) serveManifest(ctx context.Context, w http.ResponseWriter, r *ht
 	if s.options.Seeder != nil && m.Unstored == nil && isOwnContainerd(r) {
 		s.options.Seeder.Seed(ctx, repo, m.Descriptor.Digest)
 	}
+	if s.options.Prefetcher != nil && r.Method == http.MethodGet {
+		s.options.Prefetcher.ExpectPull(repo, m)
+	}
 	describe(w, m.Descriptor, m.Outcome)
 	if m.Problem != nil {
 		s.options.Logger.WarnContext(ctx, "serving a stale tag", "ref", ref.String(), "digest", m.Descriptor.Digest, "err", m.Problem)
