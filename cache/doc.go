@@ -27,6 +27,11 @@
 // is slower than its [FillPolicy] allows, or when the store is closed. (TestFillOneSource, TestFillOutlivesReaders,
 // TestFillReaders, TestFillStalls, TestHold, TestFillClose, TestFillStress)
 //
+// A fill that only its beginner wants can be ended by it, for instance to give a
+// connection to somebody else, and never under somebody who joined. (TestAbandon,
+// TestAbandonSpares) Who can do without storing is told whether there is room with
+// nothing evicted. (TestHasRoom)
+//
 // Progress is kept. A fill that ended early leaves its ingest; the next fill
 // of the digest hashes what is there and asks the Source for the rest. If
 // the resumed whole does not match, it is fetched once more from the start.

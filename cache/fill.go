@@ -38,6 +38,8 @@ type Fill struct {
 	err        error
 	readers    map[*FillReader]bool // open ones; the last one out closes file
 	releaseRef func()               // frees the ingest; nil if it is not held
+	shared     bool                 // somebody joined it besides who began it
+	abandoned  bool                 // see Abandon
 
 	// What follows is set once the disk does not take the bytes: see passThrough.
 	unstored error         // why; the blob will not be published
@@ -85,6 +87,7 @@ func (s *Store) joinFill(ctx context.Context, origin Origin, dgst digest.Digest,
 		return nil, false, errClosed
 	}
 	if f, ok := s.fills[dgst]; ok {
+		f.noteShared()
 		return f, false, join(f)
 	}
 	// Under the lock, so that a fill that has just published and left the
@@ -100,6 +103,13 @@ func (s *Store) joinFill(ctx context.Context, origin Origin, dgst digest.Digest,
 	s.fills[dgst] = f
 	f.begin(ctx, src)
 	return f, true, nil
+}
+
+// noteShared notes that a fill is no longer its beginner's alone.
+func (f *Fill) noteShared() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.shared = true
 }
 
 func (s *Store) newFill(origin Origin, dgst digest.Digest, hint int64) *Fill {

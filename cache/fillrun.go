@@ -27,6 +27,8 @@ func (f *Fill) run(ctx context.Context, src Source) {
 	err := f.fill(ctx, src)
 	switch {
 	case f.unstored != nil && err == f.unstored: //nolint:errorlint // the very same: told when it was noted
+	case err != nil && f.isAbandoned():
+		f.store.logger.DebugContext(ctx, "fill abandoned", "digest", f.digest, "err", err)
 	case err != nil:
 		f.store.logger.WarnContext(ctx, "fill failed", "digest", f.digest, "err", err)
 	}

@@ -118,6 +118,13 @@ func (h *holds) isBusy(dgst digest.Digest) bool {
 	return held || h.open[dgst] > 0
 }
 
+// isRead reports whether a blob is read.
+func (h *holds) isRead(dgst digest.Digest) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.open[dgst] > 0
+}
+
 // unlessBusy is unlessHeld for who does not delete under readers either.
 func (h *holds) unlessBusy(dgst digest.Digest, remove func() error) (removed bool, err error) {
 	return h.unless(dgst, func() bool { return h.open[dgst] > 0 }, remove)

@@ -57,6 +57,26 @@ func (s *Store) reserve(ctx context.Context, dir string, total int64) error {
 	}
 }
 
+// HasRoom reports whether that many bytes more can be stored with nothing evicted
+// for them, neither now nor by the Keeper: the store stays below its high mark.
+// It promises them to nobody. A store that does not store has no room.
+func (s *Store) HasRoom(bytes int64) bool {
+	if s.Health().State != StateOK {
+		return false
+	}
+	free, err := s.disk.Free(s.root)
+	if err != nil {
+		return false
+	}
+	all, onDisk := s.usage.taken()
+	limit := onDisk + free.Bytes // without a budget, too, what is not there cannot be had
+	if !s.budget.isZero() {
+		limit, _ = s.budget.allowance(onDisk, free)
+		limit = share(limit, s.budget.High)
+	}
+	return bytes <= limit-all
+}
+
 var errNoTime = fmt.Errorf("no room was made within %s", reservePatience)
 
 // noRoom says which bound stands in the way, and what to do.

@@ -112,46 +112,17 @@ func (f *follower) content(ctx context.Context, m cache.Manifest) error {
 // blob brings one blob, which may not be larger than its manifest says: that is
 // what the budget was asked for.
 func (f *follower) blob(ctx context.Context, desc ocispec.Descriptor) error {
-	r := f.registry
 	f.hold(desc.Digest)
-	p := BlobProgress{Digest: desc.Digest, MediaType: desc.MediaType, Size: desc.Size, Received: desc.Size, Done: true, Outcome: Hit}
-	b, err := r.Store.OpenVerified(ctx, desc.Digest)
-	if err == nil {
-		// Another repository may have brought it, and keep it from this one until
-		// its upstream has shown it: later that may be gone.
-		err := r.prove(ctx, f.repo, b)
-		if err == nil {
-			f.report(p)
-		}
-		return errors.Join(err, b.Close())
-	}
-	if !errdefs.IsNotFound(err) {
-		return err
-	}
-	src := boundedSource{Source: blobSource{registry: r, repo: f.repo, digest: desc.Digest}, size: desc.Size}
-	fill, started, err := r.Store.FillFor(ctx, r.origin(f.repo), desc.Digest, desc.Size, src)
-	if errdefs.IsAlreadyExists(err) {
-		return f.blob(ctx, desc) // since we looked
-	}
+	outcome, err := f.registry.bringBounded(ctx, f.repo, desc, nil)
 	if err != nil {
 		return err
 	}
-	err = fill.Wait(ctx)
-	if err == nil && !r.mayShare(fill, f.repo) {
-		return f.blob(ctx, desc)
-	}
-	if err != nil && !started && ctx.Err() == nil && r.isOthers(fill, f.repo, err) {
-		return f.blob(ctx, desc)
-	}
-	if err != nil {
-		return err
-	}
-	if p.Outcome = Fill; started {
-		p.Outcome = Miss
-	}
-	f.report(p)
+	f.report(BlobProgress{Digest: desc.Digest, MediaType: desc.MediaType, Size: desc.Size, Received: desc.Size, Done: true, Outcome: outcome})
 	return nil
 }
+
+// errLonger is of who asked for no more than a manifest says, and nobody else's.
+var errLonger = fmt.Errorf("blob is longer than its manifest says: %w", errdefs.ErrDataLoss)
 
 // boundedSource fails where a blob is longer than it should be.
 type boundedSource struct {
@@ -166,7 +137,7 @@ func (s boundedSource) Open(ctx context.Context, offset int64) (cache.Stream, er
 		return stream, err
 	}
 	if stream.Size > s.size {
-		return cache.Stream{}, errors.Join(fmt.Errorf("blob has %d bytes, its manifest says %d: %w", stream.Size, s.size, errdefs.ErrDataLoss), stream.Body.Close())
+		return cache.Stream{}, errors.Join(fmt.Errorf("%d bytes and not %d: %w", stream.Size, s.size, errLonger), stream.Body.Close())
 	}
 	stream.Body = &boundedBody{ReadCloser: stream.Body, left: s.size - offset}
 	return stream, nil
@@ -180,7 +151,7 @@ type boundedBody struct {
 func (b *boundedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if b.left -= int64(n); b.left < 0 {
-		return 0, fmt.Errorf("blob is longer than its manifest says: %w", errdefs.ErrDataLoss)
+		return 0, errLonger
 	}
 	return n, err
 }

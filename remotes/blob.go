@@ -31,6 +31,7 @@ func (r *Registry) Blob(arrive, reader context.Context, repo Repository, dgst di
 	if err := r.Policies.Permit(repo); err != nil {
 		return nil, err
 	}
+	r.notePull(arrive, repo, dgst)
 	for {
 		blob, err := r.hit(arrive, repo, dgst)
 		if unread, ok := errors.AsType[*unreadError](err); ok {
@@ -167,9 +168,10 @@ func (r *Registry) mayShare(fill *cache.Fill, repo Repository) bool {
 }
 
 // isOthers reports whether the failure of a fill that others began is theirs
-// alone: it is about another repository, or refused to another caller.
+// alone: it is about another repository, or refused to another caller, or the blob
+// is longer than they wanted it.
 func (r *Registry) isOthers(fill *cache.Fill, repo Repository, err error) bool {
-	return fill.Origin().Repository != repo.String() || isRefusal(err) && r.IsPrivate(repo)
+	return fill.Origin().Repository != repo.String() || isRefusal(err) && r.IsPrivate(repo) || errors.Is(err, errLonger)
 }
 
 // awaitOther waits for the end of a fill whose bytes are another repository's.
@@ -201,6 +203,7 @@ type blobSource struct {
 	registry *Registry
 	repo     Repository
 	digest   digest.Digest
+	behind   bool // no client waits for it, nor is a prefetch to make way for it
 }
 
 var _ cache.Source = blobSource{}
@@ -210,6 +213,9 @@ func (s blobSource) Open(ctx context.Context, offset int64) (cache.Stream, error
 	r := s.registry
 	var stream cache.Stream
 	err := r.tryUpstreams(ctx, s.repo, r.senders.order(s.digest, r.Routes.For(s.repo.Host)), func(c *upstream.Client) error {
+		if !s.behind {
+			ctx = upstream.WithWaiting(ctx, func() { r.prefetches.makeWay(c.Endpoint()) })
+		}
 		body, size, err := c.Blob(ctx, s.repo.Path, s.digest, offset)
 		if err != nil {
 			return err

@@ -36,11 +36,12 @@ const (
 
 // Run does in the background what no client waits for, and returns when ctx
 // ends and all of it has stopped: it fetches the companions of images that came
-// into the store, expires images by lifecycle policies, and looks after the pin
-// file. Without it the first come with Pull only, and the second is done by
-// ExpireImages only.
+// into the store, expires images by lifecycle policies, looks after the pin file,
+// and prefetches. Without it the first come with Pull only, the second is done by
+// ExpireImages only, and nothing is prefetched.
 func (r *Registry) Run(ctx context.Context) {
 	var wg sync.WaitGroup
+	wg.Go(func() { r.prefetches.keep(ctx) })
 	wg.Go(func() { r.watchPins(ctx) })
 	wg.Go(func() { r.keepLifecycle(ctx) })
 	for range followers {
@@ -59,7 +60,7 @@ func (r *Registry) Run(ctx context.Context) {
 func (r *Registry) followBehind(ctx context.Context, s sighting) {
 	ctx, cancel := context.WithTimeout(ctx, followTimeout)
 	defer cancel()
-	if failed, ok := r.backlog.failures.Get(s.key()); !r.mayFollow(s.repo) || ok && !s.force && time.Since(failed) < r.Freshness.Retry {
+	if failed, ok := r.backlog.failures.Get(s.key()); !r.maySpend(ctx, s.repo) || ok && !s.force && time.Since(failed) < r.Freshness.Retry {
 		return
 	}
 	if err := r.follow(ctx, s, func(BlobProgress) {}); err != nil {
@@ -68,14 +69,15 @@ func (r *Registry) followBehind(ctx context.Context, s sighting) {
 	}
 }
 
-// mayFollow reports whether upstream can be bothered with companions now: they
-// are not worth the last pulls of an allowance, nor a wait.
-func (r *Registry) mayFollow(repo Repository) bool {
+// maySpend reports whether upstream can be bothered now with what no client waits
+// for, by who ctx is for: that is not worth the last pulls of an allowance, nor a
+// wait.
+func (r *Registry) maySpend(ctx context.Context, repo Repository) bool {
 	if r.Policies.For(repo).Mode == ModeOffline || r.Policies.Permit(repo) != nil || r.overdue.has(repo.Host) {
 		return false
 	}
 	return slices.ContainsFunc(r.Routes.For(repo.Host), func(ep upstream.Endpoint) bool {
-		return r.Pool.Client(ep).Spare(time.Now()) == nil
+		return r.clientFor(ctx, ep).Spare(time.Now()) == nil
 	})
 }
 

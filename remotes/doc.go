@@ -122,7 +122,7 @@
 //
 // What is missing of it is fetched with the caller's secret and no other, and
 // companions behind a pull with larder's own. The caller's is kept as long as the
-// request or the fill lasts, and printed nowhere; remembered is a keyed hash. The
+// request, the fill or the prefetch that it begins lasts, and printed nowhere; remembered is a keyed hash. The
 // memory is bounded. (TestFetchAsCaller, TestPrivateCompanions,
 // TestSecretsAreNotPrinted, TestMac, TestGrantsAreBounded) Nobody can be verified
 // offline. (TestOfflineVerifiesNobody)
@@ -141,6 +141,24 @@
 // hands them on to somebody that does not hash them gets those that are certainly
 // right and the repository's own; no upstream is asked. (TestPullSet,
 // TestPullSetIsBounded, TestOpenSure, TestOpenSureOfPrivate)
+//
+// When a client asks for a layer of an image whose manifest it was given, the other
+// blobs of that image are brought, so many at a time, each asked for once; the
+// client joins. It is done for that client as for its own requests, and of what is
+// no image, nor by a layer that several images have, nothing is. An image that is
+// whole costs no disk. (TestPrefetch, TestPrefetchOfImagesOnly,
+// TestPrefetchOfAskedPlatform, TestPrefetchOfWholeImage, TestPrefetchAfterLoss,
+// TestPrefetchOfPrivate)
+//
+// No client waits for a prefetch: half of the connections for blobs are the
+// clients', and one that needs another has it. Nothing is evicted for one, or stored
+// beyond what the manifest says, nothing brought that the disk does not take, and
+// nothing spent that an upstream hardly allows. What has not begun is dropped when
+// no client pulls any more, one blob fails, the image is removed, or Run ends.
+// (TestPrefetchMakesWay, TestPrefetchSeatsAreBounded, TestPrefetchesAreBounded,
+// TestPrefetchBringsNothing, TestPrefetchLeavesUpstreamAlone,
+// TestPrefetchOfFailingDisk, TestPrefetchOfLongerBlob, TestPrefetchPatience,
+// TestPrefetchOfRemovedImage, TestPrefetchEndsWithRun)
 //
 // What belongs to an image comes along with it, behind the pull: referrers,
 // theirs, and cosign's tags. It is bounded, delays no pull, and is asked for

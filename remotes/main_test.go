@@ -54,6 +54,8 @@ type setup struct {
 	hosts     []string // that have the same upstreams as docker.io
 	policies  Policies
 	companion Companions
+	prefetch  Prefetch
+	budget    cache.Budget
 	log       io.Writer
 	disk      cache.Disk       // under the store
 	clock     func() time.Time // of the store
@@ -109,7 +111,7 @@ func newBench(t *testing.T, ups []*remotestest.Registry, change ...func(*setup))
 	}
 	t.Cleanup(pool.Close)
 	logger := slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	store, err := cache.Open(s.root, cache.WithLogger(logger), cache.WithDisk(s.disk), cache.WithClock(s.clock), cache.WithFillPolicy(cache.FillPolicy{
+	store, err := cache.Open(s.root, cache.WithLogger(logger), cache.WithDisk(s.disk), cache.WithClock(s.clock), cache.WithBudget(s.budget), cache.WithFillPolicy(cache.FillPolicy{
 		Stall: 10 * time.Second, Attempts: 2, Pause: time.Millisecond,
 	}))
 	if err != nil {
@@ -134,7 +136,7 @@ func newBench(t *testing.T, ups []*remotestest.Registry, change ...func(*setup))
 	return &bench{
 		Registry: NewRegistry(Config{
 			Store: store, Pool: pool, Names: s.names, Routes: routes, Freshness: s.freshness, Policies: s.policies,
-			Companions: s.companion, Logger: logger,
+			Companions: s.companion, Prefetch: s.prefetch, Logger: logger,
 		}),
 		t: t, root: s.root,
 	}

@@ -117,7 +117,7 @@ func (r *Registry) Pull(ctx context.Context, ref Reference, opts PullOptions) (P
 // pull is an error.
 func (r *Registry) pullCompanions(ctx context.Context, ref Reference, result *PullResult, report func(BlobProgress)) error {
 	s := sighting{repo: ref.Repository, digest: result.Descriptor.Digest, at: time.Now()}
-	if r.Companions.Fetch && r.mayFollow(s.repo) {
+	if r.Companions.Fetch && r.maySpend(ctx, s.repo) {
 		// Damaged ones are brought anew although that was done lately.
 		_, unread, _ := r.wholeImage(ref)
 		s.force = unread != nil

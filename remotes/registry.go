@@ -47,6 +47,8 @@ type Config struct {
 	Access Access
 	// Companions say what comes along with an image; zero: nothing.
 	Companions Companions
+	// Prefetch says what is brought ahead of a pull; zero: nothing.
+	Prefetch Prefetch
 	// Pinned are the pins of the configuration, PinFile has more; nil: none.
 	Pinned  []cache.Pin
 	PinFile *PinFile
@@ -75,12 +77,13 @@ type Registry struct {
 	grants    *grants   // who was admitted to private repositories
 
 	// What is done with the store.
-	reads     singleflight.Group // manifests being read, by digest
-	described *lru.Cache[digest.Digest, ocispec.Descriptor]
-	pullSets  *lru.Cache[digest.Digest, []digest.Digest]
-	backlog   *backlog   // images whose companions are to be fetched
-	expiring  sync.Mutex // held while lifecycle policies expire images
-	passed    *passed    // manifests that could not be stored
+	reads      singleflight.Group // manifests being read, by digest
+	described  *lru.Cache[digest.Digest, ocispec.Descriptor]
+	pullSets   *lru.Cache[digest.Digest, []digest.Digest]
+	backlog    *backlog    // images whose companions are to be fetched
+	prefetches *prefetches // images whose blobs are brought ahead
+	expiring   sync.Mutex  // held while lifecycle policies expire images
+	passed     *passed     // manifests that could not be stored
 }
 
 // NewRegistry makes a Registry.
@@ -94,7 +97,7 @@ func NewRegistry(c Config) *Registry {
 	return &Registry{
 		Config: c, overdue: newOverdue(),
 		negatives: newNegatives(maxNegatives, negativeTTL), senders: newSenders(), sources: newSources(), grants: newGrants(c.Access),
-		described: newDescribed(), pullSets: newPullSets(), backlog: newBacklog(), passed: newPassed(),
+		described: newDescribed(), pullSets: newPullSets(), backlog: newBacklog(), prefetches: newPrefetches(), passed: newPassed(),
 	}
 }
 

@@ -377,6 +377,9 @@ func TestDefaultsAgree(t *testing.T) {
 	if diff := cmp.Diff(remotes.DefaultCompanions(), companionsOf(cfg.Companions)); diff != "" {
 		t.Errorf("companions (-package +configuration):\n%s", diff)
 	}
+	if diff := cmp.Diff(remotes.DefaultPrefetch(), prefetchOf(cfg.Prefetch)); diff != "" {
+		t.Errorf("prefetch (-package +configuration):\n%s", diff)
+	}
 	if diff := cmp.Diff(cache.DefaultFillPolicy(), fillPolicyOf(cfg.Fill)); diff != "" {
 		t.Errorf("fill (-package +configuration):\n%s", diff)
 	}

@@ -176,6 +176,9 @@ func newMirrorServer(registry *remotes.Registry, seeder *seed.Seeder, cfg *confi
 	if seeder != nil {
 		o.Seeder = seeder
 	}
+	if cfg.Prefetch.Enabled {
+		o.Prefetcher = registry
+	}
 	handler := mirror.New(registry, o)
 	return &http.Server{
 		Handler:           handler,

@@ -67,7 +67,7 @@ func wire(cfg *config.Config, mirror net.Addr, logger *slog.Logger) (remotes.Con
 	}
 	wired := remotes.Config{
 		Names: names, Routes: routes, Freshness: fresh, Policies: policies,
-		Access: accessOf(cfg.Private), Companions: companionsOf(cfg.Companions), Users: usersOf(cfg.Space),
+		Access: accessOf(cfg.Private), Companions: companionsOf(cfg.Companions), Prefetch: prefetchOf(cfg.Prefetch), Users: usersOf(cfg.Space),
 		Logger: logger,
 	}
 	if err := setPins(&wired, cfg, logger); err != nil {

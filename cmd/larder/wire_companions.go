@@ -12,6 +12,13 @@ func companionsOf(cfg config.Companions) remotes.Companions {
 	return remotes.Companions{Fetch: cfg.Fetch, MaxSize: int64(cfg.MaxSize)}
 }
 
+func prefetchOf(cfg config.Prefetch) remotes.Prefetch {
+	if !cfg.Enabled {
+		return remotes.Prefetch{}
+	}
+	return remotes.Prefetch{Parallel: cfg.Parallel}
+}
+
 // behind runs what does its work behind the servers. The returned func ends it
 // and waits until it has ended.
 func behind(ctx context.Context, run func(context.Context)) (stop func()) {

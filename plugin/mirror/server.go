@@ -43,6 +43,16 @@ type Seeder interface {
 	Seed(ctx context.Context, repo remotes.Repository, manifest digest.Digest)
 }
 
+// Prefetcher is told which manifest a client is about to be given. remotes.Registry
+// is one.
+type Prefetcher interface {
+	// ExpectPull may have the image's other blobs brought when the client asks for
+	// the first one. It returns at once.
+	ExpectPull(repo remotes.Repository, m remotes.Manifest)
+}
+
+var _ Prefetcher = (*remotes.Registry)(nil)
+
 // Options of a Server.
 type Options struct {
 	// Map turns a name as asked into a repository; remotes.Names.Map.
@@ -61,6 +71,9 @@ type Options struct {
 	// Seeder is told of stored manifests before they are answered to a containerd
 	// on this machine. Nil: nobody is.
 	Seeder Seeder
+	// Prefetcher is told of manifests that are asked for by GET: by HEAD one only
+	// finds out what a tag is. Nil: nobody is.
+	Prefetcher Prefetcher
 	// Logger gets one line for each request.
 	Logger *slog.Logger
 }

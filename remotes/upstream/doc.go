@@ -89,7 +89,8 @@
 // host. What is short never waits behind blobs, one host never behind another,
 // and waiting is no failure of the upstream. (TestConnectionsAreBounded, TestSampleIsABlob,
 // TestPlacesComeBack, TestHostOverridesBounds, TestSpeedIsShared,
-// TestSpeedOfClient)
+// TestSpeedOfClient) It is told how many blobs can be asked for now, and when one
+// begins to wait. (TestStreams)
 //
 // Whom it leaves alone. An upstream that is silent once, or fails five times
 // in a row, is left alone for a pause; then one exchange tries it. A caller

@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 
 	"golang.org/x/sync/semaphore"
 )
@@ -15,6 +16,8 @@ import (
 type places struct {
 	all           int
 	blobs, others *semaphore.Weighted // nil: no bound
+	streams       int64               // places for blobs
+	taken         *atomic.Int64       // of them
 	waits         func(context.Context) (done func())
 }
 
@@ -27,7 +30,7 @@ func newPlaces(n int, waits func(context.Context) (done func())) places {
 	n = max(n, 2)
 	others := max(1, n/4)
 	return places{
-		all: n, waits: waits,
+		all: n, waits: waits, streams: int64(n - others), taken: new(atomic.Int64),
 		blobs: semaphore.NewWeighted(int64(n - others)), others: semaphore.NewWeighted(int64(others)),
 	}
 }
@@ -42,13 +45,43 @@ func (p places) take(ctx context.Context, stream bool) (release func(), err erro
 		return func() {}, nil
 	}
 	if !from.TryAcquire(1) {
+		if begins, ok := ctx.Value(waitKey{}).(func()); ok && stream {
+			begins()
+		}
 		done := p.waiting(ctx)
 		defer done()
 		if err := from.Acquire(ctx, 1); err != nil {
 			return nil, fmt.Errorf("all connections that larder makes to this upstream at a time are in use (max_connections = %d): %w", p.all, err)
 		}
 	}
-	return func() { from.Release(1) }, nil
+	if !stream {
+		return func() { from.Release(1) }, nil
+	}
+	p.taken.Add(1)
+	return func() {
+		from.Release(1)
+		p.taken.Add(-1)
+	}, nil
+}
+
+type waitKey struct{}
+
+// WithWaiting has begins called when a blob that is asked for with the context has
+// to wait for a place among those of its upstream: who has one for less can give
+// it up then.
+func WithWaiting(ctx context.Context, begins func()) context.Context {
+	return context.WithValue(ctx, waitKey{}, begins)
+}
+
+// Streams says of how many blobs at a time the upstream can be asked for: how many
+// more now, and how many in all. ok is false if there is no bound. It says nothing
+// of who comes at the same time.
+func (c *Client) Streams() (free, all int, ok bool) {
+	p := c.site.places
+	if p.blobs == nil {
+		return 0, 0, false
+	}
+	return int(max(0, p.streams-p.taken.Load())), int(p.streams), true
 }
 
 func (p places) waiting(ctx context.Context) (done func()) {

@@ -177,3 +177,46 @@ func TestHostOverridesBounds(t *testing.T) {
 		}
 	}
 }
+
+// TestStreams: it is told how many blobs can be asked for, and to who waits for a
+// place, that the wait begins.
+func TestStreams(t *testing.T) {
+	t.Parallel()
+	reg, img := withImage(t)
+	p := newPool(t, Options{Named: endpoints(t, reg.URL()), MaxConnections: 4})
+	c := p.Client(endpoint(t, reg.URL()))
+	wants := func(free int) {
+		t.Helper()
+		if got, all, ok := c.Streams(); got != free || all != 3 || !ok {
+			t.Errorf("%d of %d, %t, want %d of 3", got, all, ok, free)
+		}
+	}
+	begun := make(chan struct{}, 1)
+	ctx := WithWaiting(soon(t), func() { begun <- struct{}{} })
+	open := func() io.ReadCloser {
+		body, _, err := c.Blob(ctx, "team/app", layer(img).Descriptor.Digest, 0)
+		if err != nil {
+			t.Error(err)
+			return io.NopCloser(strings.NewReader(""))
+		}
+		return body
+	}
+	wants(3)
+	bodies := []io.ReadCloser{open(), open(), open()}
+	wants(0)
+	if len(begun) > 0 {
+		t.Error("a wait was told of, and there was none")
+	}
+	last := make(chan io.ReadCloser)
+	go func() { last <- open() }()
+	next(t, begun)
+	bodies[0].Close()
+	next(t, last).Close()
+	wants(1)
+	bodies[1].Close()
+	bodies[2].Close()
+	wants(3)
+	if _, _, ok := newPool(t, Options{}).Client(endpoint(t, reg.URL())).Streams(); ok {
+		t.Error("without a bound there is one")
+	}
+}

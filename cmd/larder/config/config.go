@@ -31,6 +31,8 @@ type Config struct {
 	Private Private `toml:"private"`
 	// What belongs to an image: signatures, attestations, SBOMs.
 	Companions Companions `toml:"companions"`
+	// The blobs of an image that a client begins to pull.
+	Prefetch Prefetch `toml:"prefetch"`
 	// The fetch of one blob from upstream.
 	Fill Fill `toml:"fill"`
 	// The store's disk, and what may not be removed from it.
@@ -154,6 +156,17 @@ type Companions struct {
 	// Size up to which an artifact is fetched so, all its blobs together. All
 	// artifacts of an image together may have four times as much.
 	MaxSize Size `toml:"max_size"`
+}
+
+// Prefetch says whether the blobs of an image are brought ahead of who pulls it.
+type Prefetch struct {
+	// Bring all blobs of an image when a client asks for one of its layers, and do
+	// not wait until it asks for each: it asks for few at a time. Blobs that the
+	// client has already come as well, so that the stored image is whole.
+	Enabled bool `toml:"enabled"`
+	// Blobs of one image that are on their way at a time. All images together take
+	// at most half of what upstream.max_connections leaves for blobs.
+	Parallel int `toml:"parallel"`
 }
 
 // Fill bounds the fetch of one blob from upstream.

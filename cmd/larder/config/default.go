@@ -39,6 +39,7 @@ func Default() Config {
 			Refused:  Duration(10 * time.Second),
 		},
 		Companions: Companions{Fetch: true, MaxSize: 64 << 20},
+		Prefetch:   Prefetch{Enabled: true, Parallel: 12},
 		Fill: Fill{
 			Stall:    Duration(30 * time.Second),
 			MinSpeed: 1 << 10,

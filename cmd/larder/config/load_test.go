@@ -44,7 +44,7 @@ func TestValidateZero(t *testing.T) {
 	if err == nil {
 		t.Fatal("the zero Config is valid")
 	}
-	for _, key := range []string{"root", "mirror.address", "mirror.wait", "admin.address", "freshness.retry", "fill.attempts"} {
+	for _, key := range []string{"root", "mirror.address", "mirror.wait", "admin.address", "freshness.retry", "prefetch.parallel", "fill.attempts"} {
 		if !strings.Contains("\n"+err.Error(), "\n"+key+": ") {
 			t.Errorf("no problem of %s in:\n%s", key, err)
 		}
@@ -110,6 +110,9 @@ refused = "1s"
 [companions]
 fetch = false
 max_size = "1MiB"
+[prefetch]
+enabled = false
+parallel = 24
 [scrub]
 rate = "1MiB"
 period = "1h"
@@ -196,6 +199,7 @@ window = "1m"
 		},
 		Private:    Private{Verified: Duration(time.Minute), Grace: Duration(24 * time.Hour), Refused: Duration(time.Second)},
 		Companions: Companions{MaxSize: 1 << 20},
+		Prefetch:   Prefetch{Parallel: 24},
 		Scrub:      Scrub{Rate: 1 << 20, Period: Duration(time.Hour), MaxLoad: 150, VerifyOnRead: VerifyBoot},
 		Fill:       Fill{Stall: Duration(time.Second), MinSpeed: 3 << 19, Attempts: 16},
 		Space:      Space{MaxSize: Amount{Bytes: 20 << 30}, High: 90, Low: 12.5},
