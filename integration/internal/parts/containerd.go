@@ -122,18 +122,23 @@ func (c *Containerd) Forget(ctx context.Context, namespace string) error {
 
 // RunContainer runs the command of the pulled image ref in a new container and
 // returns what it printed. The container has no cgroup, so that it starts inside
-// other containers too.
+// other containers too. Its shim writes what it prints to a file: ctr itself stops
+// reading when the container has ended, and on a busy machine has read nothing yet.
 func (c *Containerd) RunContainer(ctx context.Context, ref string) (string, error) {
 	defer TidyShims()()
 	const id = "demo"
-	out, err := c.Ctr(ctx, "run", "--rm", "--cgroup", "", "--runc-root", c.path("runc"), "--fifo-dir", c.path("fifo"), ref, id)
-	if err != nil {
-		// A ctr that was interrupted leaves the container, whose shim would outlive
-		// containerd. Its own error comes first: there may be nothing to remove.
-		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
-		defer cancel()
-		_, _ = c.Ctr(undo, "tasks", "rm", "--force", id)
+	printed := c.path("printed")
+	defer os.Remove(printed)
+	out, err := c.Ctr(ctx, "run", "--rm", "--cgroup", "", "--runc-root", c.path("runc"), "--log-uri", "file://"+printed, ref, id)
+	if err == nil {
+		text, err := os.ReadFile(printed)
+		return string(text), err
 	}
+	// A ctr that was interrupted leaves the container, whose shim would outlive
+	// containerd. Its own error comes first: there may be nothing to remove.
+	undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+	defer cancel()
+	_, _ = c.Ctr(undo, "tasks", "rm", "--force", id)
 	return out, err
 }
 
