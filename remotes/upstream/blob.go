@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"math"
+	"net/url"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
@@ -20,16 +21,38 @@ const blobBuffer = 64 << 10
 // body that is cut off is asked for again from there, a few times. The body
 // lives no longer than ctx; its errors are of type *Error.
 func (c *Client) Blob(ctx context.Context, repository string, dgst digest.Digest, offset int64) (body io.ReadCloser, size int64, err error) {
-	p := purpose{op: "fetch blob", object: repository + "@" + dgst.String(), repository: repository, stream: true}
+	p := blobPurpose(repository, dgst)
 	if err := c.checkDigest(p, dgst); err != nil {
 		return nil, -1, err
 	}
-	size = -1
+	got, err := c.openBlob(ctx, p, dgst, offset)
+	if err != nil {
+		return nil, -1, err
+	}
+	return got.body, got.size, nil
+}
+
+func blobPurpose(repository string, dgst digest.Digest) purpose {
+	return purpose{op: "fetch blob", object: repository + "@" + dgst.String(), repository: repository, stream: true}
+}
+
+// reply is an open body, and what else the upstream said.
+type reply struct {
+	body  *blobBody
+	size  int64 // of the whole blob, -1 if upstream did not tell
+	part  contentRange
+	at    *url.URL
+	proto int
+	etag  string
+}
+
+// openBlob opens a blob, or a part of one.
+func (c *Client) openBlob(ctx context.Context, p purpose, dgst digest.Digest, offset int64) (got reply, err error) {
 	err = c.exchange(ctx, p, func(ctx context.Context, x *exchange) error {
 		// The size is not known, or not to be relied on: none is less than
 		// this one. The exchange learns what upstream says it is.
 		desc := ocispec.Descriptor{MediaType: "application/octet-stream", Digest: dgst, Size: math.MaxInt64}
-		raw, err := x.fetch(ctx, c.name(repository), desc)
+		raw, err := x.fetch(ctx, c.name(p.repository), desc)
 		if err != nil {
 			return err
 		}
@@ -43,11 +66,14 @@ func (c *Client) Blob(ctx context.Context, repository string, dgst digest.Digest
 		if _, err := buffered.Peek(1); err != nil && !errors.Is(err, io.EOF) {
 			return errors.Join(once.cause, raw.Close())
 		}
-		body, size = &blobBody{Reader: buffered, raw: raw, release: sync.OnceFunc(x.release)}, x.size
+		got = reply{
+			body: &blobBody{Reader: buffered, raw: raw, release: sync.OnceFunc(x.release)},
+			size: x.size, part: x.part, at: x.at, proto: x.proto, etag: x.etag,
+		}
 		x.release = nil
 		return nil
 	})
-	return body, size, err
+	return got, err
 }
 
 // cut is what ended a blob's body before its end.

@@ -51,6 +51,22 @@ func (p places) take(ctx context.Context, stream bool) (release func(), err erro
 	return func() { from.Release(1) }, nil
 }
 
+// spare takes a place for a blob without waiting, if as many are left then as
+// are kept for blobs that come.
+func (p places) spare() (release func(), ok bool) {
+	if p.blobs == nil {
+		return func() {}, true
+	}
+	if !p.blobs.TryAcquire(1 + p.kept()) {
+		return nil, false
+	}
+	p.blobs.Release(p.kept())
+	return func() { p.blobs.Release(1) }, true
+}
+
+// kept is how many places for blobs what can be done without leaves free.
+func (p places) kept() int64 { return max(1, int64(p.all)/8) }
+
 func (p places) waiting(ctx context.Context) (done func()) {
 	if p.waits == nil {
 		return func() {}
