@@ -141,6 +141,9 @@ func overHTTP1(like *http.Transport) *http.Transport {
 	t.Protocols = new(http.Protocols)
 	t.Protocols.SetHTTP1(true)
 	t.ForceAttemptHTTP2, t.HTTP2 = false, nil
+	// What the other one may have agreed on with servers is copied, too.
+	t.TLSNextProto = map[string]func(string, *tls.Conn) http.RoundTripper{}
+	t.TLSClientConfig.NextProtos = []string{"http/1.1"}
 	return t
 }
 

@@ -19,16 +19,18 @@ type part struct {
 	empty   int           // openings in a row that brought nothing
 	opening chan opened   // nil: nobody opens it ahead
 
-	// All others are received into memory.
-	blocks   []*block
-	reserved int64 // of memory, and not given back
-	received int64 // bytes that came
-	at       time.Time
-	mark     int64 // what all parts had received when this one got its last byte
-	cancel   context.CancelFunc
-	err      error // that ended it before its last byte, or why it was given up
-	dropped  bool  // nobody wants it any more
-	finished bool  // its goroutine touches no block of it from now on
+	// All others are received into memory. Where they begin, and their length,
+	// is set once.
+	begin, length int64
+	blocks        []*block
+	reserved      int64 // of memory, and not given back
+	received      int64 // bytes that came
+	at            time.Time
+	mark          int64 // what all parts had received when this one got its last byte
+	cancel        context.CancelFunc
+	err           error // that ended it before its last byte, or why it was given up
+	dropped       bool  // nobody wants it any more
+	finished      bool  // its goroutine touches no block of it from now on
 }
 
 type opened struct {
@@ -63,14 +65,15 @@ func (b *Body) work(ctx context.Context, p *part) {
 // fetch receives a part into memory.
 func (b *Body) fetch(ctx context.Context, p *part) error {
 	began := time.Now()
-	body, err := b.source.Ahead(ctx, p.first, p.last)
+	last := p.begin + p.length - 1
+	body, err := b.source.Ahead(ctx, p.begin, last)
 	if err != nil {
 		return openError{err}
 	}
 	defer body.Close()
 	b.governor.Opened(time.Since(began), !p.slot.used)
 	p.slot.used = true
-	for left := p.last + 1 - p.first; left > 0; {
+	for left := p.length; left > 0; {
 		into := b.room(p)
 		if into == nil {
 			return nil // it was given up

@@ -149,7 +149,8 @@ func (b *Body) reserve() int64 {
 
 // reserved appends a part for which there is memory.
 func (b *Body) reserved(s *slot, n int64) *part {
-	p := &part{first: b.next, last: b.next + min(Part, b.size-b.next) - 1, slot: s, reserved: n, at: time.Now(), mark: b.received}
+	length := min(Part, b.size-b.next)
+	p := &part{begin: b.next, length: length, first: b.next, last: b.next + length - 1, slot: s, reserved: n, at: time.Now(), mark: b.received}
 	b.append(p)
 	return p
 }
