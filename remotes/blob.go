@@ -218,7 +218,11 @@ func (s blobSource) Open(ctx context.Context, offset int64) (cache.Stream, error
 	r := s.registry
 	var stream cache.Stream
 	err := r.tryUpstreams(ctx, s.repo, r.senders.order(s.digest, r.Routes.For(s.repo.Host)), func(c *upstream.Client) error {
-		body, size, err := c.Blob(ctx, s.repo.Path, s.digest, offset)
+		hint := r.hint(s.digest)
+		if offset == 0 && r.senders.sent(s.digest, c.Endpoint()) {
+			hint = -1 // whatever was wrong: parts are not, this time
+		}
+		body, size, err := c.BlobInParts(ctx, s.repo.Path, s.digest, offset, hint)
 		if err != nil {
 			return err
 		}
