@@ -16,6 +16,18 @@ import (
 // blobBuffer is how much is read from the network at once.
 const blobBuffer = 64 << 10
 
+// partBuffer is for those who read more at once than any buffer holds.
+const partBuffer = 4 << 10
+
+// bufferOf is how much is read at once for a body. Parts are many, and go into
+// memory of their own.
+func bufferOf(p purpose) int {
+	if p.span.isAhead() {
+		return partBuffer
+	}
+	return blobBuffer
+}
+
 // Blob opens a blob at an offset. size is the whole blob's in bytes, -1 if
 // upstream did not tell. The bytes are not checked: the fill does that. A
 // body that is cut off is asked for again from there, a few times. The body
@@ -62,12 +74,21 @@ func (c *Client) openBlob(ctx context.Context, p purpose, dgst digest.Digest, of
 		// containerd's client connects at the first Read. Do that now, so
 		// that a refusal is this call's error.
 		once := &endOnce{from: raw, wrap: x.cut}
-		buffered := bufio.NewReaderSize(once, blobBuffer)
+		buffered := bufio.NewReaderSize(once, bufferOf(p))
 		if _, err := buffered.Peek(1); err != nil && !errors.Is(err, io.EOF) {
 			return errors.Join(once.cause, raw.Close())
 		}
+		release := x.release
+		if !p.span.hasPlace() { // else it is part of a body that is counted
+			c.site.governor.Join()
+			place := release
+			release = func() {
+				c.site.governor.Leave()
+				place()
+			}
+		}
 		got = reply{
-			body: &blobBody{Reader: buffered, raw: raw, release: sync.OnceFunc(x.release)},
+			body: &blobBody{Reader: buffered, raw: raw, release: sync.OnceFunc(release)},
 			size: x.size, part: x.part, at: x.at, proto: x.proto, etag: x.etag,
 		}
 		x.release = nil

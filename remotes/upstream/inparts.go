@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/larder-project/larder/remotes/upstream/ranged"
@@ -59,18 +58,14 @@ func (c *Client) goOn(ctx context.Context, first reply, dgst digest.Digest, p pu
 		s.link.set(first.at)
 	}
 	s.governor = &c.site.governor
-	s.governor.Join()
 	s.governor.Opened(took, true)
 	// The place of the first part is the body's, and is kept as long as it.
-	place := first.body.release
+	release := first.body.release
 	first.body.release = func() {}
 	body := ranged.NewBody(ctx, ranged.Options{
 		Source: s, Governor: s.governor, Memory: c.memory, Connections: c.site.parallel, Size: first.size,
 	}, first.body, first.part.first, first.part.last)
-	return &partsBody{Body: body, wrap: s.wrap, release: sync.OnceFunc(func() {
-		s.governor.Leave()
-		place()
-	})}
+	return &partsBody{Body: body, wrap: s.wrap, release: release}
 }
 
 // inParts is the ranged.Source of one blob.

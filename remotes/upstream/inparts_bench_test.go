@@ -17,7 +17,8 @@ import (
 // BenchmarkInParts fetches a large blob by one connection, and by as many as are
 // worth it, in turn: on loopback, on a line that limits each connection, and on
 // one that all share. ratio is the time in parts over that by one within a round,
-// sent what left the server over what is in the blob, requests how many it took.
+// sent what left the server over what is in the blob, requests how many it took,
+// and connections how many the line has seen in all rounds.
 func BenchmarkInParts(b *testing.B) {
 	const mb = 1e6
 	for _, bc := range []struct {
@@ -74,6 +75,9 @@ func BenchmarkInParts(b *testing.B) {
 			b.ReportMetric(ratios[len(ratios)-1], "ratio-max")
 			b.ReportMetric(float64(bytes)/float64(b.N)/float64(len(data)), "sent")
 			b.ReportMetric(float64(asked)/float64(b.N), "requests")
+			if bc.line != nil {
+				b.ReportMetric(float64(bc.line.connections), "connections")
+			}
 			b.ReportMetric(0, "ns/op")
 		})
 	}

@@ -137,7 +137,7 @@ func TestInParts(t *testing.T) {
 				t.Errorf("%s: places are lost", name)
 			}
 			c.site.places.blobs.Release(24)
-			if left := c.memory.Left(); left != 32<<20 {
+			if left := c.memory.Left(); left != 16<<20 {
 				t.Errorf("%s: %d bytes of memory are left", name, left)
 			}
 		}
@@ -162,6 +162,7 @@ func TestOneRequest(t *testing.T) {
 		"off":        {parallel: 1, hint: 40 << 20},
 		"by default": {hint: 40 << 20},
 		"slowed":     {parallel: 8, options: Options{MaxSpeed: 1 << 40}, hint: 40 << 20},
+		"no places":  {parallel: 8, options: Options{MaxConnections: 3}, hint: 40 << 20},
 	} {
 		reg, desc := withLarge(t)
 		tc.options.Named, tc.options.Parallel = endpoints(t, reg.URL()), tc.parallel
@@ -277,7 +278,7 @@ func TestPartFaults(t *testing.T) {
 			if err != nil || size != desc.Size || !bytes.Equal(data, large()) {
 				t.Errorf("%d bytes of %d, %v", len(data), size, err)
 			}
-			if !c.site.places.blobs.TryAcquire(24) || c.memory.Left() != 32<<20 {
+			if !c.site.places.blobs.TryAcquire(24) || c.memory.Left() != 16<<20 {
 				t.Errorf("places are lost, or memory: %d bytes are left", c.memory.Left())
 			}
 			if err := resolve(soon(t), c); !errdefs.IsNotFound(err) {
@@ -316,7 +317,7 @@ func TestPartFaultsForGood(t *testing.T) {
 			if n := len(reg.Requests()); n > 60 {
 				t.Errorf("%d requests", n)
 			}
-			if !c.site.places.blobs.TryAcquire(24) || c.memory.Left() != 32<<20 {
+			if !c.site.places.blobs.TryAcquire(24) || c.memory.Left() != 16<<20 {
 				t.Error("places are lost, or memory")
 			}
 		})
@@ -477,7 +478,7 @@ func TestPartsEnd(t *testing.T) {
 			}
 		}
 		body.Close()
-		if !c.site.places.blobs.TryAcquire(24) || c.memory.Left() != 32<<20 {
+		if !c.site.places.blobs.TryAcquire(24) || c.memory.Left() != 16<<20 {
 			t.Error("places are lost, or memory")
 		}
 	}

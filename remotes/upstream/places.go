@@ -64,6 +64,12 @@ func (p places) spare() (release func(), ok bool) {
 	return func() { p.blobs.Release(1) }, true
 }
 
+// haveSpare reports whether spare ever has a place to give, beside that of a body
+// that wants one more.
+func (p places) haveSpare() bool {
+	return p.blobs == nil || int64(p.all-max(1, p.all/4)) >= 2+p.kept()
+}
+
 // kept is how many places for blobs what can be done without leaves free.
 func (p places) kept() int64 { return max(1, int64(p.all)/8) }
 

@@ -52,13 +52,14 @@ func newSite(host string, own Host, o Options) *site {
 		own.MaxSpeed = o.MaxSpeed
 	}
 	parallel := cmp.Or(own.Parallel, o.Parallel)
-	if own.MaxSpeed > 0 {
-		parallel = 1 // nobody measures what larder itself slows down
+	places := newPlaces(own.MaxConnections, o.Waits)
+	if own.MaxSpeed > 0 || !places.haveSpare() {
+		parallel = 1 // what larder itself slows down is not measured
 	}
 	return &site{
 		parallel: parallel,
 		host:     host, reserve: o.Reserve, accounts: accounts, callers: callers,
-		places: newPlaces(own.MaxConnections, o.Waits), speed: newSpeed(own.MaxSpeed),
+		places: places, speed: newSpeed(own.MaxSpeed),
 	}
 }
 

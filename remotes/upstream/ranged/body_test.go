@@ -240,7 +240,7 @@ func TestSilentLine(t *testing.T) {
 			t.Errorf("%d connections, %d bytes are left", s.now, m.Left())
 		}
 		asked := len(s.asked)
-		if late := s.asked[asked-1]; asked > 80 {
+		if late := s.asked[asked-1]; asked > 150 {
 			t.Errorf("%d requests, the last for %v", asked, late)
 		}
 	})

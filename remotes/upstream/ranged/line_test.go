@@ -298,7 +298,7 @@ func (s *server) over(m *Memory) {
 	}
 }
 
-const testMemory = 32 << 20
+const testMemory = 16 << 20
 
 // TestSpeedup compares the times of one connection with those of as many as are
 // worth it, on lines of several kinds, in virtual time. No byte comes twice.
@@ -312,7 +312,7 @@ func TestSpeedup(t *testing.T) {
 		connections int
 	}{
 		"limited per connection":       {&line{opening: 50 * time.Millisecond, single: 20 * mb}, 256 << 20, 0, .3, 8},
-		"the same, one GiB":            {&line{opening: 50 * time.Millisecond, single: 20 * mb}, 1 << 30, 0, .2, 8},
+		"the same, one GiB":            {&line{opening: 50 * time.Millisecond, single: 20 * mb}, 1 << 30, 0, .25, 8},
 		"shared line":                  {&line{opening: 50 * time.Millisecond, shared: 25 * mb}, 256 << 20, 0, 1.02, 2},
 		"shared, slow":                 {&line{opening: 100 * time.Millisecond, shared: 2 * mb}, 64 << 20, 0, 1.02, 2},
 		"shared, fast":                 {&line{opening: 20 * time.Millisecond, shared: 125 * mb}, 1 << 30, 0, 1.02, 2},

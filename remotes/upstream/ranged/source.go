@@ -15,7 +15,7 @@ const (
 	Least = 2 * First
 	// Part is what further connections ask for at a time. Smaller ones cost more
 	// requests and more waits for answers, larger ones more memory.
-	Part = 4 << 20
+	Part = 2 << 20
 	// maxLeap bounds what one connection alone asks for at a time.
 	maxLeap = 256 << 20
 )
