@@ -173,7 +173,7 @@ type partsBody struct {
 // Read implements io.Reader.
 func (b *partsBody) Read(p []byte) (int, error) {
 	n, err := b.Body.Read(p)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		err = b.wrap(err)
 	}
 	return n, err

@@ -54,7 +54,7 @@ func inPartsOf(t testing.TB, o Options, urls ...string) *Client {
 func eager(t *testing.T, c *Client) *Client {
 	t.Helper()
 	g := &c.site.governor
-	t.Run("eager", func(t *testing.T) { //nolint:paralleltest // it takes no time
+	t.Run("eager", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			g.Join() // for ever: what was found is forgotten when nothing runs
 			n := 1

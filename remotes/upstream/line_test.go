@@ -88,7 +88,7 @@ func (l *line) carry(from, to net.Conn, bounded bool) {
 			if failed {
 				continue
 			}
-			time.Sleep(time.Until(p.due))
+			<-time.After(time.Until(p.due))
 			if _, err := to.Write(p.data); err != nil {
 				failed = true
 				from.Close()

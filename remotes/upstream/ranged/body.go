@@ -18,6 +18,8 @@ const (
 	maxFaults = 3
 	// maxEmpty is how many answers without a byte are borne in a row.
 	maxEmpty = 2
+	// planStep is how many bytes of a leap are read without a thought.
+	planStep = 256 << 10
 )
 
 var (
@@ -59,6 +61,7 @@ type Body struct {
 	closed   bool
 	pos      int64   // what is delivered
 	next     int64   // what nobody was asked to fetch
+	planned  int64   // what was delivered when that was last thought about
 	parts    []*part // from pos to next
 	base     *slot   // the connection that the body has anyhow
 	baseFree bool    // base has nothing to do
@@ -77,7 +80,7 @@ func NewBody(ctx context.Context, o Options, open io.ReadCloser, first, last int
 	b := &Body{
 		source: o.Source, governor: o.Governor, memory: o.Memory, connections: o.Connections, size: o.Size,
 		ctx: ctx, cancel: cancel, wake: make(chan struct{}, 1),
-		from: first, began: time.Now(), pos: first, next: last + 1, base: &slot{used: true},
+		from: first, began: time.Now(), pos: first, next: last + 1, planned: -planStep, base: &slot{used: true},
 	}
 	b.parts = []*part{{first: first, last: last, slot: b.base, leap: true, body: open}}
 	return b
@@ -111,6 +114,10 @@ func (b *Body) head() *part {
 		b.parts = b.parts[1:]
 		b.leave(done)
 	}
+	if len(b.parts) > 0 && b.parts[0].leap && b.pos < b.planned+planStep {
+		return b.parts[0] // it costs too much to do for each read
+	}
+	b.planned = b.pos
 	b.plan(time.Now())
 	if len(b.parts) == 0 {
 		return nil
@@ -177,28 +184,9 @@ func (b *Body) open(head *part) error {
 // readPart reads what was received, and waits for it.
 func (b *Body) readPart(head *part, p []byte) (int, error) {
 	for {
-		b.mu.Lock()
-		n := b.deliver(head, p)
-		if n == 0 && head.err != nil {
-			b.becomeLeap(head)
-			b.mu.Unlock()
-			return 0, nil
-		}
-		patience := time.Until(head.at.Add(silence))
-		if n == 0 && patience <= 0 {
-			if b.received-head.mark > little {
-				b.giveUp(head, errSilent)
-				b.note(errSilent)
-			}
-			patience = silence
-		}
-		lost := head.err != nil
-		b.mu.Unlock()
-		if n > 0 {
+		n, patience := b.look(head, p)
+		if n > 0 || head.leap {
 			return n, nil
-		}
-		if lost {
-			continue
 		}
 		if err := b.wait(patience); err != nil {
 			return 0, err
@@ -207,6 +195,28 @@ func (b *Body) readPart(head *part, p []byte) (int, error) {
 		b.plan(time.Now())
 		b.mu.Unlock()
 	}
+}
+
+// look takes what is here of a part. If that is nothing, it says for how long to
+// wait for more, or makes a leap of the part if nothing more comes.
+func (b *Body) look(head *part, p []byte) (n int, patience time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if n = b.deliver(head, p); n > 0 {
+		return n, 0
+	}
+	patience = time.Until(head.at.Add(silence))
+	if patience <= 0 {
+		patience = silence
+		if b.received-head.mark > little && head.err == nil {
+			b.giveUp(head, errSilent)
+			b.note(errSilent)
+		}
+	}
+	if head.err != nil {
+		b.becomeLeap(head)
+	}
+	return 0, patience
 }
 
 // wait waits for a change, and for no longer than patience.

@@ -155,8 +155,8 @@ func (g *Governor) decide(now time.Time, is level) {
 		more := is.connections - was.connections
 		gain := max(leastWorth, worth*float64(more)/float64(was.connections))
 		switch {
-		case more <= 0: // others ended meanwhile, or it never got under way
-			g.target = is.connections
+		case more <= 0: // nobody has taken it yet, or others ended
+			g.wanted = true
 		case is.speed < was.speed*(1+gain):
 			g.target = was.connections
 			g.quiet = now.Add(rest)

@@ -78,7 +78,7 @@ func (b *Body) planBase(now time.Time) {
 
 // speed of the body so far in bytes a second; 0 if it is too early to tell.
 func (b *Body) speed(now time.Time) float64 {
-	if took := now.Sub(b.began); took >= 20*time.Millisecond {
+	if took := now.Sub(b.began); took >= 5*time.Millisecond {
 		return float64(b.pos-b.from) / took.Seconds()
 	}
 	return 0

@@ -17,7 +17,7 @@ const (
 	// requests and more waits for answers, larger ones more memory.
 	Part = 2 << 20
 	// maxLeap bounds what one connection alone asks for at a time.
-	maxLeap = 256 << 20
+	maxLeap = 1 << 30
 )
 
 // ErrIgnored says that an upstream sends the whole in place of a part.
