@@ -27,7 +27,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// large is a blob that is asked for in parts.
+// large is a blob that is asked for in parts. Tests of it are not parallel to
+// others, which would have to wait for it, and some of those look at the time.
 var large = sync.OnceValue(func() []byte {
 	data := make([]byte, 24<<20+12345)
 	_, _ = rand.NewChaCha8([32]byte{1}).Read(data) // it never fails
@@ -111,8 +112,9 @@ func parts(t *testing.T, reg *remotestest.Registry) (all [][2]int64, sent int64)
 
 // TestInParts fetches a large blob by several requests, of which no two ask for
 // the same byte. What is open is counted: places and memory come back.
+//
+//nolint:paralleltest // see large
 func TestInParts(t *testing.T) {
-	t.Parallel()
 	for name, opts := range map[string][]remotestest.Option{"open": nil, "token": {remotestest.WithToken()}, "no digest": {remotestest.WithoutDigestHeader()}} {
 		reg, desc := withLarge(t, opts...)
 		c := eager(t, inPartsOf(t, Options{MaxConnections: 32}, reg.URL()))
@@ -149,8 +151,9 @@ func TestInParts(t *testing.T) {
 
 // TestOneRequest has blobs that are not asked for in parts: small ones, those
 // whose size nobody knows, and those that may have no second connection.
+//
+//nolint:paralleltest // see large
 func TestOneRequest(t *testing.T) {
-	t.Parallel()
 	for name, tc := range map[string]struct {
 		options  Options
 		parallel int
@@ -183,8 +186,9 @@ func TestOneRequest(t *testing.T) {
 }
 
 // TestWrongHint has manifests that lie about the size of a blob, to both sides.
+//
+//nolint:paralleltest // see large
 func TestWrongHint(t *testing.T) {
-	t.Parallel()
 	reg := remotestest.New(t)
 	c := eager(t, inPartsOf(t, Options{}, reg.URL()))
 	for _, data := range [][]byte{nil, {1}, bytes.Repeat([]byte{1}, 300_000), large()} {
@@ -204,8 +208,9 @@ func TestWrongHint(t *testing.T) {
 }
 
 // TestNoRange has upstreams that know no parts, or do not say how many there are.
+//
+//nolint:paralleltest // see large
 func TestNoRange(t *testing.T) {
-	t.Parallel()
 	for name, tc := range map[string]struct {
 		opts     []remotestest.Option
 		fault    remotestest.FaultFunc
@@ -242,8 +247,9 @@ func whole(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
 
 // TestPartFaults fails one part, or all from one on, in every way. The bytes are
 // right whatever happens, and what can go on by one connection does.
+//
+//nolint:paralleltest // see large
 func TestPartFaults(t *testing.T) {
-	t.Parallel()
 	otherSize := func(w http.ResponseWriter, r *http.Request, next http.Handler) {
 		var first, last int64
 		_, _ = fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-%d", &first, &last) // behind has looked
@@ -290,8 +296,9 @@ func TestPartFaults(t *testing.T) {
 
 // TestPartFaultsForGood has nothing come behind a part: the error says why, and
 // all before it is right.
+//
+//nolint:paralleltest // see large
 func TestPartFaultsForGood(t *testing.T) {
-	t.Parallel()
 	for name, tc := range map[string]struct {
 		fault remotestest.FaultFunc
 		kind  error
@@ -326,8 +333,9 @@ func TestPartFaultsForGood(t *testing.T) {
 
 // TestPartsByLink has a registry redirect to a CDN: it is asked once, and the CDN
 // for all parts, until the link is refused. The CDN is shown nothing.
+//
+//nolint:paralleltest // see large
 func TestPartsByLink(t *testing.T) {
-	t.Parallel()
 	for status := range refusals() {
 		reg, desc := withLarge(t, remotestest.WithToken())
 		cdn, _ := withLarge(t)
@@ -361,8 +369,9 @@ func TestPartsByLink(t *testing.T) {
 
 // TestPartsOverHTTP2 has each part on a connection of its own where HTTP/2 would
 // have them all on one.
+//
+//nolint:paralleltest // see large
 func TestPartsOverHTTP2(t *testing.T) {
-	t.Parallel()
 	var mu sync.Mutex
 	by := map[string]int{} // protocol's version by the client's address
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -398,8 +407,9 @@ func TestPartsOverHTTP2(t *testing.T) {
 
 // TestPartsLeavePlaces has few places: parts take those only that are free, and
 // leave one to a blob that comes.
+//
+//nolint:paralleltest // see large
 func TestPartsLeavePlaces(t *testing.T) {
-	t.Parallel()
 	reg, desc := withLarge(t)
 	release := make(chan struct{})
 	var most, now atomic.Int32
@@ -456,8 +466,9 @@ func TestSilentPartsOpenNoBreaker(t *testing.T) {
 }
 
 // TestPartsEnd cancels while parts are read, and while nobody reads.
+//
+//nolint:paralleltest // see large
 func TestPartsEnd(t *testing.T) {
-	t.Parallel()
 	for _, reads := range []bool{true, false} {
 		reg, desc := withLarge(t)
 		reg.Fault(behind(9<<20), remotestest.HangBody(1000))

@@ -18,7 +18,7 @@ const (
 	worth      = 0.2
 	leastWorth = 0.1
 	// enough bytes a second of one connection: what is slow then is not the line.
-	enough = 256 << 20
+	enough = 128 << 20
 	// rest is how long nothing is tried after an addition brought nothing, and
 	// backoff after an upstream refused.
 	rest    = 10 * time.Second
@@ -29,15 +29,17 @@ const (
 
 // Governor says how many connections for blobs an upstream host is worth. It
 // doubles them on trial, and keeps what raised the speed of all together by a
-// fifth; else it goes back, and rests. It compares spans in which the number of
+// fifth; else it goes back, and rests, and also when it is slower later than it
+// was with fewer. It compares spans in which the number of
 // connections did not change, so that what others begin and end meanwhile does
 // not count for it. It has no goroutine; it is safe for concurrent use.
 type Governor struct {
 	mu      sync.Mutex // guards what follows
 	running int
 	target  int
-	trial   *level // what the one under way is compared with
-	wanted  bool   // one more was asked for, and refused
+	trial   *level  // what the one under way is compared with
+	steps   []level // what those that stayed were compared with
+	wanted  bool    // one more was asked for, and refused
 	quiet   time.Time
 	idle    time.Time // since when nothing runs
 	opening time.Duration
@@ -59,7 +61,7 @@ func (g *Governor) Join() {
 	defer g.mu.Unlock()
 	now := time.Now()
 	if g.running == 0 && now.Sub(g.idle) > memory {
-		g.target, g.trial = 0, nil
+		g.target, g.trial, g.steps = 0, nil, nil
 	}
 	g.running++
 	g.begin(now)
@@ -119,7 +121,7 @@ func (g *Governor) Opening() time.Duration {
 func (g *Governor) Refused() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.target, g.trial = 0, nil
+	g.target, g.trial, g.steps = 0, nil, nil
 	g.quiet = time.Now().Add(backoff)
 }
 
@@ -163,7 +165,14 @@ func (g *Governor) decide(now time.Time, is level) {
 			return
 		default:
 			g.target = is.connections
+			g.steps = append(g.steps, *was)
 		}
+	}
+	if n := len(g.steps); n > 0 && is.connections > g.steps[n-1].connections && is.speed < g.steps[n-1].speed {
+		// With fewer it was faster: the trial was luck, or the line is another one.
+		g.target, g.trial = g.steps[n-1].connections, nil
+		g.steps, g.quiet = g.steps[:n-1], now.Add(rest)
+		return
 	}
 	wanted := g.wanted
 	g.wanted = false

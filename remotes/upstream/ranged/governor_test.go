@@ -137,6 +137,27 @@ func TestGovernorOthers(t *testing.T) {
 	})
 }
 
+// TestGovernorGoesBack has a trial succeed by luck: what is slower afterwards than
+// fewer were goes.
+func TestGovernorGoesBack(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := new(Governor)
+		g.Join()
+		g.More()
+		run(g, 300*time.Millisecond, 20e6, 1e12)
+		grow(g)
+		run(g, 300*time.Millisecond, 20e6, 1e12)
+		if g.TooMany() || g.running != 2 {
+			t.Fatalf("%d connections", g.running)
+		}
+		run(g, 600*time.Millisecond, 1e12, 19e6)
+		if !g.TooMany() || g.Resting() == 0 {
+			t.Error("two that are slower than one was stay")
+		}
+	})
+}
+
 // TestGovernorForgets keeps what it found for those that come soon.
 func TestGovernorForgets(t *testing.T) {
 	t.Parallel()
