@@ -101,7 +101,7 @@
 // upstream redirects to is asked directly until it refuses the link. An upstream
 // that answers 429 or 503 to a part is waited for up to a minute, if it says how
 // long; silence to what is not needed yet opens no breaker. (TestInParts,
-// TestOneRequest, TestWrongHint, TestNoRange, TestPartFaults,
+// TestOneRequest, TestWrongHint, TestNoRange, TestSpanCheck, TestPartFaults,
 // TestPartFaultsForGood, TestPartsByLink, TestPartsOverHTTP2, TestPartsLeavePlaces,
 // TestSilentPartsOpenNoBreaker, TestPartsEnd, BenchmarkInParts)
 //
