@@ -43,7 +43,7 @@ func TestSpanCheck(t *testing.T) {
 			}
 		}
 	}
-	if err := (*span)(nil).check(&http.Response{StatusCode: 200}); err != nil {
+	if err := (*span)(nil).check(&http.Response{StatusCode: http.StatusOK}); err != nil {
 		t.Errorf("no part: %v", err)
 	}
 }
