@@ -23,7 +23,9 @@ func mayImport() map[string][]string {
 		"cache":             {"cache/descriptors"},
 		"cache/descriptors": {},
 		"cache/lifecycle":   {},
-		"remotes/upstream":  {"cache/descriptors"},
+		"remotes/upstream":  {"cache/descriptors", "remotes/upstream/ranged"},
+		// Knows no HTTP and no registries: bytes in order, from parts.
+		"remotes/upstream/ranged": {},
 		// An entry of its own: what talks to registries does not know who finds
 		// their credentials, and what pulls through does not either.
 		"remotes/upstream/credentials": {"remotes/upstream"},

@@ -216,7 +216,11 @@ func (s blobSource) Open(ctx context.Context, offset int64) (cache.Stream, error
 		if !s.behind {
 			ctx = upstream.WithWaiting(ctx, func() { r.prefetches.makeWay(c.Endpoint()) })
 		}
-		body, size, err := c.Blob(ctx, s.repo.Path, s.digest, offset)
+		hint := r.hint(s.digest)
+		if offset == 0 && r.senders.sent(s.digest, c.Endpoint()) {
+			hint = -1 // whatever was wrong: parts are not, this time
+		}
+		body, size, err := c.BlobInParts(ctx, s.repo.Path, s.digest, offset, hint)
 		if err != nil {
 			return err
 		}

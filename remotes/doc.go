@@ -61,6 +61,9 @@
 // TestRouteDigestMissingAtFirst, TestMostTellingErrorWins, TestUnaskedTellsLess,
 // TestNextUpstreamAfterBadBytes)
 //
+// A large blob is asked for in parts; one that did not come right that way, by one
+// request for ten minutes. (TestLargeBlobInParts)
+//
 // Who waits for a fill that another repository began, and that fails, has it
 // fetched from its own upstreams. (TestFillFailedForAnotherRepository)
 //

@@ -38,6 +38,12 @@ func (s senders) note(dgst digest.Digest, ep upstream.Endpoint) {
 	s.last.Add(dgst, sender{endpoint: ep, at: time.Now()})
 }
 
+// sent reports whether an upstream was the last to send a blob, not long ago.
+func (s senders) sent(dgst digest.Digest, ep upstream.Endpoint) bool {
+	last, ok := s.last.Get(dgst)
+	return ok && last.endpoint == ep && time.Since(last.at) <= senderMemory
+}
+
 // order returns the upstreams in the order in which to ask for a blob: as the
 // route has them, but who sent last comes last.
 func (s senders) order(dgst digest.Digest, route []upstream.Endpoint) []upstream.Endpoint {

@@ -190,14 +190,14 @@ func TestUpstreamHost(t *testing.T) {
 	cfg := config.Default().Upstream
 	cfg.Hosts = []config.UpstreamHost{
 		{Host: "docker.io", MaxConnections: 4, Realms: []config.Host{"Auth.docker.io"}},
-		{Host: "Registry.Corp:5000", CAFile: "/ca", ClientCertFile: "/c", ClientKeyFile: "/k", MaxSpeed: 5},
+		{Host: "Registry.Corp:5000", CAFile: "/ca", ClientCertFile: "/c", ClientKeyFile: "/k", MaxSpeed: 5, Parallel: 3},
 	}
 	setLimits(&opts, cfg)
 	hub, corp := opts.Hosts["registry-1.docker.io"], opts.Hosts["registry.corp:5000"]
-	if hub.MaxConnections != 4 || opts.Realms["registry-1.docker.io"][0] != "auth.docker.io" || opts.MaxConnections != 32 || opts.Reserve != 5 || opts.Waits == nil {
+	if hub.MaxConnections != 4 || opts.Realms["registry-1.docker.io"][0] != "auth.docker.io" || opts.MaxConnections != 32 || opts.Parallel != 8 || opts.Reserve != 5 || opts.Waits == nil {
 		t.Errorf("got %+v", opts)
 	}
-	if want := (upstream.Host{CAFile: "/ca", ClientCertFile: "/c", ClientKeyFile: "/k", MaxSpeed: 5}); corp != want {
+	if want := (upstream.Host{CAFile: "/ca", ClientCertFile: "/c", ClientKeyFile: "/k", MaxSpeed: 5, Parallel: 3}); corp != want {
 		t.Errorf("got %+v, want %+v", corp, want)
 	}
 }

@@ -14,13 +14,14 @@ import (
 func setLimits(opts *upstream.Options, cfg config.Upstream) {
 	opts.Reserve = int64(cfg.Reserve)
 	opts.MaxConnections, opts.MaxSpeed = cfg.MaxConnections, int64(cfg.MaxSpeed)
+	opts.Parallel = cfg.Parallel
 	opts.Waits = cache.Hold
 	opts.Hosts, opts.Realms = map[string]upstream.Host{}, map[string][]string{}
 	for _, h := range cfg.Hosts {
 		host := upstreamHost(h.Host)
 		opts.Hosts[host] = upstream.Host{
 			CAFile: string(h.CAFile), ClientCertFile: string(h.ClientCertFile), ClientKeyFile: string(h.ClientKeyFile),
-			MaxConnections: h.MaxConnections, MaxSpeed: int64(h.MaxSpeed),
+			MaxConnections: h.MaxConnections, MaxSpeed: int64(h.MaxSpeed), Parallel: h.Parallel,
 		}
 		for _, realm := range h.Realms {
 			opts.Realms[host] = append(opts.Realms[host], strings.ToLower(string(realm)))

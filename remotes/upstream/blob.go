@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"math"
+	"net/url"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
@@ -15,21 +16,55 @@ import (
 // blobBuffer is how much is read from the network at once.
 const blobBuffer = 64 << 10
 
+// partBuffer is for those who read more at once than any buffer holds.
+const partBuffer = 4 << 10
+
+// bufferOf is how much is read at once for a body. Parts are many, and go into
+// memory of their own.
+func bufferOf(p purpose) int {
+	if p.span.isAhead() {
+		return partBuffer
+	}
+	return blobBuffer
+}
+
 // Blob opens a blob at an offset. size is the whole blob's in bytes, -1 if
 // upstream did not tell. The bytes are not checked: the fill does that. A
 // body that is cut off is asked for again from there, a few times. The body
 // lives no longer than ctx; its errors are of type *Error.
 func (c *Client) Blob(ctx context.Context, repository string, dgst digest.Digest, offset int64) (body io.ReadCloser, size int64, err error) {
-	p := purpose{op: "fetch blob", object: repository + "@" + dgst.String(), repository: repository, stream: true}
+	p := blobPurpose(repository, dgst)
 	if err := c.checkDigest(p, dgst); err != nil {
 		return nil, -1, err
 	}
-	size = -1
+	got, err := c.openBlob(ctx, p, dgst, offset)
+	if err != nil {
+		return nil, -1, err
+	}
+	return got.body, got.size, nil
+}
+
+func blobPurpose(repository string, dgst digest.Digest) purpose {
+	return purpose{op: "fetch blob", object: repository + "@" + dgst.String(), repository: repository, stream: true}
+}
+
+// reply is an open body, and what else the upstream said.
+type reply struct {
+	body  *blobBody
+	size  int64 // of the whole blob, -1 if upstream did not tell
+	part  contentRange
+	at    *url.URL
+	proto int
+	etag  string
+}
+
+// openBlob opens a blob, or a part of one.
+func (c *Client) openBlob(ctx context.Context, p purpose, dgst digest.Digest, offset int64) (got reply, err error) {
 	err = c.exchange(ctx, p, func(ctx context.Context, x *exchange) error {
 		// The size is not known, or not to be relied on: none is less than
 		// this one. The exchange learns what upstream says it is.
 		desc := ocispec.Descriptor{MediaType: "application/octet-stream", Digest: dgst, Size: math.MaxInt64}
-		raw, err := x.fetch(ctx, c.name(repository), desc)
+		raw, err := x.fetch(ctx, c.name(p.repository), desc)
 		if err != nil {
 			return err
 		}
@@ -39,15 +74,27 @@ func (c *Client) Blob(ctx context.Context, repository string, dgst digest.Digest
 		// containerd's client connects at the first Read. Do that now, so
 		// that a refusal is this call's error.
 		once := &endOnce{from: raw, wrap: x.cut}
-		buffered := bufio.NewReaderSize(once, blobBuffer)
+		buffered := bufio.NewReaderSize(once, bufferOf(p))
 		if _, err := buffered.Peek(1); err != nil && !errors.Is(err, io.EOF) {
 			return errors.Join(once.cause, raw.Close())
 		}
-		body, size = &blobBody{Reader: buffered, raw: raw, release: sync.OnceFunc(x.release)}, x.size
+		release := x.release
+		if !p.span.hasPlace() { // else it is part of a body that is counted
+			c.site.governor.Join()
+			place := release
+			release = func() {
+				c.site.governor.Leave()
+				place()
+			}
+		}
+		got = reply{
+			body: &blobBody{Reader: buffered, raw: raw, release: sync.OnceFunc(release)},
+			size: x.size, part: x.part, at: x.at, proto: x.proto, etag: x.etag,
+		}
 		x.release = nil
 		return nil
 	})
-	return body, size, err
+	return got, err
 }
 
 // cut is what ended a blob's body before its end.

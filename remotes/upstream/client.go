@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"github.com/containerd/errdefs"
+	"github.com/larder-project/larder/remotes/upstream/ranged"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -16,6 +17,8 @@ import (
 type Client struct {
 	endpoint Endpoint
 	guard    *guard
+	apart    *guard // for parts of a blob: see transports.apart
+	memory   *ranged.Memory
 	breaker  *breaker
 	site     *site
 	tokens   *tokens
@@ -25,9 +28,11 @@ type Client struct {
 	credentials Credentials
 }
 
-func newClient(ep Endpoint, g *guard, b *breaker, s *site, o Options) *Client {
+func newClient(ep Endpoint, p *Pool, s *site) *Client {
+	o := p.options
 	c := &Client{
-		endpoint: ep, guard: g, breaker: b, site: s, tokens: newTokens(g, newRealms(ep, o.Realms)),
+		endpoint: ep, guard: p.guard, apart: p.apart, memory: p.memory,
+		breaker: newBreaker(o.Pause), site: s, tokens: newTokens(p.guard, newRealms(ep, o.Realms)),
 		shown: new(atomic.Pointer[string]), credentials: o.Credentials,
 	}
 	if c.credentials == nil {

@@ -92,6 +92,20 @@
 // TestSpeedOfClient) It is told how many blobs can be asked for now, and when one
 // begins to wait. (TestStreams)
 //
+// How it asks for what is large. A blob of 16 MiB and more, as its manifest says,
+// is asked for in parts, first of all for its first 8 MiB: that is one request and
+// no more where there is nothing to gain (Options.Parallel; package ranged). No two
+// parts have a byte in common. Bytes of a part that is not what was asked for, of
+// another size or ETag, or answered by all of the blob, are not used. Further
+// connections take places that are free, and leave some; where HTTP/2 would have
+// all parts on one connection they are asked for by HTTP/1.1. A CDN that the
+// upstream redirects to is asked directly until it refuses the link. An upstream
+// that answers 429 or 503 to a part is waited for up to a minute, if it says how
+// long; silence to what is not needed yet opens no breaker. (TestInParts,
+// TestOneRequest, TestWrongHint, TestNoRange, TestSpanCheck, TestPartFaults,
+// TestPartFaultsForGood, TestPartsByLink, TestPartsOverHTTP2, TestPartsLeavePlaces,
+// TestSilentPartsOpenNoBreaker, TestPartsEnd, BenchmarkInParts)
+//
 // Whom it leaves alone. An upstream that is silent once, or fails five times
 // in a row, is left alone for a pause; then one exchange tries it. A caller
 // that leaves says nothing of the upstream, and what fails with a caller's secret

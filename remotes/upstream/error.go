@@ -17,6 +17,7 @@ import (
 	remoteerrors "github.com/containerd/containerd/v2/core/remotes/errors"
 	"github.com/containerd/errdefs"
 	"github.com/failsafe-go/failsafe-go/circuitbreaker"
+	"github.com/larder-project/larder/remotes/upstream/ranged"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -46,6 +47,7 @@ type Error struct {
 	is   []error // what else errors.Is finds
 
 	elsewhere bool // it is the answer of a host behind a redirect
+	ignored   bool // the whole came in place of a part
 }
 
 // Error reads: op object at upstream: what happened. It is one line.
@@ -163,6 +165,7 @@ func newError(op, upstream, object string, err error) *Error {
 	if le, ok := errors.AsType[*limitError](err); ok {
 		e.RetryAfter, e.Unasked = le.left, true
 	}
+	e.ignored = errors.Is(err, ranged.ErrIgnored)
 	e.kind = kindOf(e.Status, err)
 	e.text = oneLine(describe(err))
 	if isToken {

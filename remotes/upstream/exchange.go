@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -31,6 +32,7 @@ type purpose struct {
 	accept     string // sent with every request; "" leaves what containerd's client sends
 	limit      int64  // of an answer's body, however redirected; 0: its reader bounds it
 	stream     bool   // a blob's body, which may take long
+	span       *span  // a part of the body; nil: all of it, or all from an offset on
 }
 
 // manifestTypes is what larder stores, and so asks for, whatever the client
@@ -58,7 +60,11 @@ type exchange struct {
 	relinked bool // since the last good answer a new link was asked for
 
 	// Of the last answer; containerd's client hands on the body only.
-	size        int64 // of the whole object, -1 if not told
+	at          *url.URL
+	proto       int // HTTP's major version
+	etag        string
+	part        contentRange // if it is one
+	size        int64        // of the whole object, -1 if not told
 	contentType string
 	link        string // where a list goes on, "" if it does not
 }
@@ -93,6 +99,11 @@ func (c *Client) exchange(ctx context.Context, p purpose, talk func(context.Cont
 		if v != unknown {
 			x.noteEnd(failure)
 		}
+		if p.span.isAhead() && v != alive {
+			// Larder could have done without it: no reason to leave the upstream
+			// alone. What is needed will be asked for.
+			return unknown
+		}
 		if v == failing && c.caller && !x.session.shown.credential.IsZero() {
 			// A header that is too long, or a text that a token service trips
 			// over, can be the reason: one caller must not close the upstream
@@ -116,6 +127,9 @@ func (c *Client) exchange(ctx context.Context, p purpose, talk func(context.Cont
 func (c *Client) admit(ctx context.Context, p purpose) (release func(), err error) {
 	if limit := c.forbids(p, time.Now()); limit != nil {
 		return nil, limit
+	}
+	if p.span.hasPlace() {
+		return func() {}, nil
 	}
 	release, err = c.site.places.take(ctx, p.stream)
 	if err != nil {
@@ -202,8 +216,11 @@ func (x *exchange) RoundTrip(req *http.Request) (*http.Response, error) {
 		req = req.Clone(req.Context())
 		req.Header.Set("Accept", x.accept)
 	}
+	if x.span != nil {
+		req = x.span.bound(req)
+	}
 	began := time.Now()
-	resp, err := x.send(req)
+	resp, err := x.sendSpan(req)
 	if err == nil {
 		x.client.site.pace.answered(time.Since(began))
 	}
@@ -227,6 +244,11 @@ func (x *exchange) RoundTrip(req *http.Request) (*http.Response, error) {
 	if resp.StatusCode >= 300 {
 		return resp, nil
 	}
+	if err := x.span.check(resp); err != nil {
+		_ = resp.Body.Close() // it is refused anyhow
+		x.failed = err
+		return nil, err
+	}
 	if x.limit > 0 {
 		if resp.ContentLength > x.limit {
 			_ = resp.Body.Close() // it is refused anyhow
@@ -237,6 +259,10 @@ func (x *exchange) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp.Body = x.client.site.meter(req.Context(), x.account(), x.stream, resp.Body)
 	x.size, x.contentType = wholeSize(resp), contentType(resp.Header)
 	x.link, x.refused, x.relinked = resp.Header.Get("Link"), nil, false
+	x.at, x.part, x.proto, x.etag = req.URL, partOf(resp), resp.ProtoMajor, resp.Header.Get("Etag")
+	if resp.Request != nil { // not by way of the upstream
+		x.at = resp.Request.URL
+	}
 	return resp, nil
 }
 
@@ -254,7 +280,7 @@ func (x *exchange) send(req *http.Request) (*http.Response, error) {
 		req.Header.Set("Authorization", x.session.shown.value)
 	}
 	for {
-		resp, err := x.client.guard.RoundTrip(req)
+		resp, err := x.guard().RoundTrip(req)
 		if err == nil && resp.StatusCode != http.StatusUnauthorized {
 			x.session.accepted()
 		}

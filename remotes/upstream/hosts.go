@@ -25,8 +25,9 @@ type Host struct {
 	// ClientCertFile and ClientKeyFile are PEM files with the certificate that
 	// is shown to this host and port, and to no other, and with its key.
 	ClientCertFile, ClientKeyFile string
-	// MaxConnections and MaxSpeed are as in Options.
+	// MaxConnections, MaxSpeed and Parallel are as in Options.
 	MaxConnections int
+	Parallel       int
 	MaxSpeed       int64
 }
 
@@ -97,6 +98,11 @@ func addCertificates(roots *x509.CertPool, file string) error {
 type transports struct {
 	common *http.Transport
 	own    map[string]*http.Transport // by host:port
+
+	// apart are the same over HTTP/1.1 alone, where each request that runs has a
+	// connection of its own: HTTP/2 has all of a host on one, and what bounds a
+	// connection would bound all parts of a blob together. Nil in apart itself.
+	apart *transports
 }
 
 // newTransports makes them. A proxy that is spoken to in TLS would be shown
@@ -104,6 +110,7 @@ type transports struct {
 // for hosts with either.
 func newTransports(hosts map[string]Host, common *http.Transport, build func(*tls.Config) *http.Transport) (*transports, error) {
 	ts := &transports{common: common, own: map[string]*http.Transport{}}
+	ts.apart = &transports{common: overHTTP1(common), own: map[string]*http.Transport{}}
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(hosts)) {
 		h := hosts[name]
@@ -121,9 +128,23 @@ func newTransports(hosts map[string]Host, common *http.Transport, build func(*tl
 				"add the host to NO_PROXY, or name the proxy by http://: %w", name, errdefs.ErrFailedPrecondition))
 			continue
 		}
-		ts.own[hostPort("https", name)] = build(cfg)
+		own := build(cfg)
+		ts.own[hostPort("https", name)] = own
+		ts.apart.own[hostPort("https", name)] = overHTTP1(own)
 	}
 	return ts, errors.Join(errs...)
+}
+
+// overHTTP1 is a transport like another one, with connections of its own.
+func overHTTP1(like *http.Transport) *http.Transport {
+	t := like.Clone()
+	t.Protocols = new(http.Protocols)
+	t.Protocols.SetHTTP1(true)
+	t.ForceAttemptHTTP2, t.HTTP2 = false, nil
+	// What the other one may have agreed on with servers is copied, too.
+	t.TLSNextProto = map[string]func(string, *tls.Conn) http.RoundTripper{}
+	t.TLSClientConfig.NextProtos = []string{"http/1.1"}
+	return t
 }
 
 // RoundTrip implements http.RoundTripper.
@@ -140,5 +161,8 @@ func (ts *transports) close() {
 	ts.common.CloseIdleConnections()
 	for _, own := range ts.own {
 		own.CloseIdleConnections()
+	}
+	if ts.apart != nil {
+		ts.apart.close()
 	}
 }

@@ -9,7 +9,7 @@ import (
 // sendElsewhere sends a request to where a redirect led, which is shown
 // nothing: its 401 is a refusal like any other, and no challenge.
 func (x *exchange) sendElsewhere(req *http.Request) (*http.Response, error) {
-	resp, err := x.client.guard.RoundTrip(req)
+	resp, err := x.guard().RoundTrip(req)
 	if err == nil && resp.StatusCode == http.StatusUnauthorized {
 		err = refusal(resp)
 	}

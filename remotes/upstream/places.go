@@ -57,11 +57,16 @@ func (p places) take(ctx context.Context, stream bool) (release func(), err erro
 	if !stream {
 		return func() { from.Release(1) }, nil
 	}
+	return p.taking(), nil
+}
+
+// taking counts a place for a blob that was acquired.
+func (p places) taking() (release func()) {
 	p.taken.Add(1)
 	return func() {
-		from.Release(1)
+		p.blobs.Release(1)
 		p.taken.Add(-1)
-	}, nil
+	}
 }
 
 type waitKey struct{}
@@ -83,6 +88,28 @@ func (c *Client) Streams() (free, all int, ok bool) {
 	}
 	return int(max(0, p.streams-p.taken.Load())), int(p.streams), true
 }
+
+// spare takes a place for a blob without waiting, if as many are left then as
+// are kept for blobs that come.
+func (p places) spare() (release func(), ok bool) {
+	if p.blobs == nil {
+		return func() {}, true
+	}
+	if !p.blobs.TryAcquire(1 + p.kept()) {
+		return nil, false
+	}
+	p.blobs.Release(p.kept())
+	return p.taking(), true
+}
+
+// haveSpare reports whether spare ever has a place to give, beside that of a body
+// that wants one more.
+func (p places) haveSpare() bool {
+	return p.blobs == nil || p.streams >= 2+p.kept()
+}
+
+// kept is how many places for blobs what can be done without leaves free.
+func (p places) kept() int64 { return max(1, int64(p.all)/8) }
 
 func (p places) waiting(ctx context.Context) (done func()) {
 	if p.waits == nil {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/larder-project/larder/remotes/upstream/ranged"
 	"golang.org/x/net/http/httpproxy"
 )
 
@@ -49,6 +50,12 @@ type Options struct {
 	// MaxSpeed bounds, in bytes a second, all blob bodies of one upstream host
 	// together. 0 is no bound.
 	MaxSpeed int64
+	// Parallel is how many connections one blob has at most, where that is faster
+	// than one. Default 1. It has no more than one at a host with MaxSpeed.
+	Parallel int
+	// Ahead bounds, over all blobs, the bytes that came before their turn. Default
+	// 16 MiB.
+	Ahead int64
 	// Hosts are settings of single upstreams, by host[:port] as in an Endpoint.
 	Hosts map[string]Host
 	// Waits, if set, is called when larder makes a caller wait by its own
@@ -67,6 +74,12 @@ func (o Options) withDefaults() Options {
 	if o.HeaderTimeout == 0 {
 		o.HeaderTimeout = 10 * time.Second
 	}
+	if o.Parallel == 0 {
+		o.Parallel = 1
+	}
+	if o.Ahead == 0 {
+		o.Ahead = 16 << 20
+	}
 	if o.Pause == 0 {
 		o.Pause = 10 * time.Second
 	}
@@ -81,6 +94,8 @@ type Pool struct {
 	transport *http.Transport // for hosts without certificates of their own
 	all       *transports
 	guard     *guard
+	apart     *guard // its connections are HTTP/1.1: see transports.apart
+	memory    *ranged.Memory
 	hosts     map[string]Host // by host:port
 	clients   *lru.Cache[Endpoint, *Client]
 	sites     *lru.Cache[string, *site] // by host:port
@@ -115,18 +130,23 @@ func NewPool(options Options) (*Pool, error) {
 	if err != nil {
 		return nil, err
 	}
+	g := &guard{
+		base: all, named: named, plain: plain, wait: options.HeaderTimeout,
+		userAgent: options.UserAgent, via: "1.1 " + id,
+	}
+	apart := *g
+	apart.base = all.apart
 	return &Pool{
 		options:   options,
 		id:        id,
 		transport: transport,
 		all:       all,
-		guard: &guard{
-			base: all, named: named, plain: plain, wait: options.HeaderTimeout,
-			userAgent: options.UserAgent, via: "1.1 " + id,
-		},
-		hosts:   byHostPort(options.Hosts),
-		clients: clients,
-		sites:   sites,
+		guard:     g,
+		apart:     &apart,
+		memory:    ranged.NewMemory(options.Ahead),
+		hosts:     byHostPort(options.Hosts),
+		clients:   clients,
+		sites:     sites,
 	}, nil
 }
 
@@ -173,7 +193,7 @@ func (p *Pool) Client(ep Endpoint) *Client {
 	if c, ok := p.clients.Get(ep); ok {
 		return c
 	}
-	c := newClient(ep, p.guard, newBreaker(p.options.Pause), s, p.options)
+	c := newClient(ep, p, s)
 	if old, ok, _ := p.clients.PeekOrAdd(ep, c); ok {
 		return old
 	}

@@ -1,12 +1,14 @@
 package upstream
 
 import (
+	"cmp"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/larder-project/larder/remotes/upstream/ranged"
 	"golang.org/x/time/rate"
 )
 
@@ -24,6 +26,9 @@ type site struct {
 	places  places
 	speed   *rate.Limiter // of blob bodies; nil: no bound
 	pace    pace          // that was measured
+
+	parallel int             // connections for one blob at most
+	governor ranged.Governor // says how many are worth it
 
 	mu       sync.Mutex // guards what follows, and the accounts' known
 	accounts *lru.Cache[string, *account]
@@ -46,9 +51,15 @@ func newSite(host string, own Host, o Options) *site {
 	if own.MaxSpeed == 0 {
 		own.MaxSpeed = o.MaxSpeed
 	}
+	parallel := cmp.Or(own.Parallel, o.Parallel)
+	places := newPlaces(own.MaxConnections, o.Waits)
+	if own.MaxSpeed > 0 || !places.haveSpare() {
+		parallel = 1 // what larder itself slows down is not measured
+	}
 	return &site{
-		host: host, reserve: o.Reserve, accounts: accounts, callers: callers,
-		places: newPlaces(own.MaxConnections, o.Waits), speed: newSpeed(own.MaxSpeed),
+		parallel: parallel,
+		host:     host, reserve: o.Reserve, accounts: accounts, callers: callers,
+		places: places, speed: newSpeed(own.MaxSpeed),
 	}
 }
 

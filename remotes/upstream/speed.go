@@ -5,6 +5,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/larder-project/larder/remotes/upstream/ranged"
 	"golang.org/x/time/rate"
 )
 
@@ -29,18 +30,19 @@ func newSpeed(bytes int64) *rate.Limiter {
 func (s *site) meter(ctx context.Context, name string, stream bool, body io.ReadCloser) io.ReadCloser {
 	m := &meteredBody{ReadCloser: body, ctx: ctx, account: s.account(name), waiting: s.places.waiting}
 	if stream {
-		m.speed, m.pace = s.speed, &s.pace
+		m.speed, m.pace, m.governor = s.speed, &s.pace, &s.governor
 	}
 	return m
 }
 
 type meteredBody struct {
 	io.ReadCloser
-	ctx     context.Context //nolint:containedctx // a body's reads end with its request
-	account *account
-	speed   *rate.Limiter // nil: no bound
-	pace    *pace         // nil: of no use here
-	waiting func(context.Context) (done func())
+	ctx      context.Context //nolint:containedctx // a body's reads end with its request
+	account  *account
+	speed    *rate.Limiter    // nil: no bound
+	pace     *pace            // nil: of no use here
+	governor *ranged.Governor // with pace
+	waiting  func(context.Context) (done func())
 }
 
 // Read reads a part, and returns when the speed allows for it.
@@ -52,6 +54,7 @@ func (m *meteredBody) Read(p []byte) (int, error) {
 	n, err := m.ReadCloser.Read(p)
 	if m.pace != nil {
 		m.pace.received(n, time.Since(began))
+		m.governor.Received(n)
 	}
 	m.account.bytes.Add(int64(n))
 	if m.speed == nil || n == 0 {

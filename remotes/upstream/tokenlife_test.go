@@ -66,7 +66,7 @@ func inMemory(life string, lasts time.Duration) (*Client, *memory) {
 	m := &memory{life: life, lasts: lasts, until: map[string]time.Time{}}
 	g := &guard{base: m, wait: 10 * time.Second}
 	o := Options{Credentials: keys(alice())}
-	return newClient(Endpoint{Scheme: "https", Host: "registry.example"}, g, newBreaker(time.Second), newSite("registry.example", Host{}, o), o), m
+	return newClient(Endpoint{Scheme: "https", Host: "registry.example"}, &Pool{options: o, guard: g}, newSite("registry.example", Host{}, o)), m
 }
 
 // TestTokenRenewedAtHalfLife uses tokens for a while. The next one is asked

@@ -271,6 +271,10 @@ type Upstream struct {
 	// Bytes per second of all downloads from one upstream together. At least
 	// twice fill.min_speed; 0B: any speed.
 	MaxSpeed Size `toml:"max_speed"`
+	// Connections for one large download at most. More than one are used only
+	// where they are measured to be faster, and never with max_speed. 1: no
+	// more than one.
+	Parallel int `toml:"parallel"`
 	// Settings of single upstreams.
 	Hosts []UpstreamHost `toml:"hosts,omitempty"`
 }
@@ -294,6 +298,8 @@ type UpstreamHost struct {
 	MaxConnections int `toml:"max_connections,omitempty"`
 	// As in [upstream], for this host. 0B: as there.
 	MaxSpeed Size `toml:"max_speed,omitempty"`
+	// As in [upstream], for this host. 0: as there.
+	Parallel int `toml:"parallel,omitempty"`
 }
 
 // Credentials says where credentials for upstreams come from, besides single

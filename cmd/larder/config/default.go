@@ -59,6 +59,7 @@ func Default() Config {
 			Private:        []Endpoint{},
 			Reserve:        5,
 			MaxConnections: 32,
+			Parallel:       8,
 		},
 		Credentials: Credentials{ECR: true},
 		Shutdown:    Shutdown{Timeout: Duration(20 * time.Second)},

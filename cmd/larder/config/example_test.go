@@ -75,7 +75,7 @@ func sample() Config {
 	c.Upstream.Hosts = []UpstreamHost{{
 		Host: "registry.corp:5000", CAFile: "/etc/larder/corp-ca.pem",
 		ClientCertFile: "/etc/larder/client.pem", ClientKeyFile: "/etc/larder/client.key",
-		Realms: []Host{"auth.corp"}, MaxConnections: 8, MaxSpeed: 20 << 20,
+		Realms: []Host{"auth.corp"}, MaxConnections: 8, MaxSpeed: 20 << 20, Parallel: 4,
 	}}
 	c.Routes = []Route{{Registry: "docker.io", Upstreams: []Endpoint{"http://127.0.0.1:5000", "registry-1.docker.io"}}}
 	week := Duration(7 * 24 * time.Hour)

@@ -135,6 +135,7 @@ private = ["http://10.0.0.1:5000", "registry.corp"]
 reserve = 0
 max_connections = 4
 max_speed = "10MiB"
+parallel = 2
 [[upstream.hosts]]
 host = "[::1]:5000"
 ca_file = "/ca.pem"
@@ -143,6 +144,7 @@ client_key_file = "/key.pem"
 realms = ["auth.corp", "auth.corp:444"]
 max_connections = 2
 max_speed = "4MiB"
+parallel = 3
 [credentials]
 docker_config = "/root/.docker/config.json"
 kubelet_config = "/etc/eks/config.json"
@@ -210,9 +212,10 @@ window = "1m"
 			Private:        []Endpoint{"http://10.0.0.1:5000", "registry.corp"},
 			MaxConnections: 4,
 			MaxSpeed:       10 << 20,
+			Parallel:       2,
 			Hosts: []UpstreamHost{{
 				Host: "[::1]:5000", CAFile: "/ca.pem", ClientCertFile: "/cert.pem", ClientKeyFile: "/key.pem",
-				Realms: []Host{"auth.corp", "auth.corp:444"}, MaxConnections: 2, MaxSpeed: 4 << 20,
+				Realms: []Host{"auth.corp", "auth.corp:444"}, MaxConnections: 2, MaxSpeed: 4 << 20, Parallel: 3,
 			}},
 		},
 		Credentials: Credentials{DockerConfig: "/root/.docker/config.json", KubeletConfig: "/etc/eks/config.json", KubeletBinDir: "/etc/eks"},

@@ -14,8 +14,8 @@ const (
 	leastStall = time.Second
 	// maxAttempts bounds the hammering of an upstream.
 	maxAttempts = 100
-	// maxParallel is what all images together may have on their way.
-	maxParallel = 24
+	// maxPrefetched is what all images together may have on their way.
+	maxPrefetched = 24
 )
 
 // finding is a problem of one key, or of one with others.
@@ -120,8 +120,8 @@ func (c *Config) checkTimes(fs *findings) {
 	if c.Companions.MaxSize <= 0 {
 		fs.add(invalid(`"%s": must be more than 0B; companions.fetch = false fetches none`, c.Companions.MaxSize), "companions.max_size")
 	}
-	if n := c.Prefetch.Parallel; n < 1 || n > maxParallel {
-		fs.add(invalid("%d: want 1 to %d; prefetch.enabled = false prefetches nothing", n, maxParallel), "prefetch.parallel")
+	if n := c.Prefetch.Parallel; n < 1 || n > maxPrefetched {
+		fs.add(invalid("%d: want 1 to %d; prefetch.enabled = false prefetches nothing", n, maxPrefetched), "prefetch.parallel")
 	}
 	if n := c.Fill.Attempts; n < 1 || n > maxAttempts {
 		fs.add(invalid("%d: want 1 to %d", n, maxAttempts), "fill.attempts")

@@ -12,6 +12,8 @@ const (
 	// speedMargin is how many times fill.min_speed a bound on the speed must
 	// be: what is slowed down on purpose must not look stalled.
 	speedMargin = 2
+	// maxParallel is more than any upstream is worth.
+	maxParallel = 64
 )
 
 // checkLimits checks what larder allows itself, and the settings of single
@@ -21,6 +23,9 @@ func (c *Config) checkLimits(fs *findings) {
 		fs.add(invalid("%d: must not be negative", c.Upstream.Reserve), "upstream.reserve")
 	}
 	c.checkBounds(fs, "upstream", c.Upstream.MaxConnections, c.Upstream.MaxSpeed)
+	if n := c.Upstream.Parallel; n < 1 || n > maxParallel {
+		fs.add(invalid("%d: want 1 to %d", n, maxParallel), "upstream.parallel")
+	}
 	first := map[string]string{}
 	for i, h := range c.Upstream.Hosts {
 		path := fmt.Sprintf("upstream.hosts[%d]", i)
@@ -42,6 +47,9 @@ func (c *Config) checkLimits(fs *findings) {
 			fs.add(invalid("must be set, since client_key_file is"), path+".client_cert_file", path+".client_key_file")
 		}
 		c.checkBounds(fs, path, h.MaxConnections, h.MaxSpeed)
+		if h.Parallel < 0 || h.Parallel > maxParallel {
+			fs.add(invalid("%d: want 1 to %d, or 0 for upstream.parallel", h.Parallel, maxParallel), path+".parallel")
+		}
 	}
 }
 
