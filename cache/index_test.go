@@ -14,6 +14,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	bolt "go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
+	"golang.org/x/sys/unix"
 )
 
 // fullIndex makes a store whose index has many pages, and closes it.
@@ -152,6 +153,33 @@ func overwrite(path string, data []byte, at int64) error {
 	}
 	_, err = f.WriteAt(data, at)
 	return errors.Join(err, f.Close())
+}
+
+// TestOpenIndexBehindReadOnly: a program that is started at the moment has a copy
+// of what was open, and with it the lock of an index that was only read.
+func TestOpenIndexBehindReadOnly(t *testing.T) {
+	t.Parallel()
+	root, _, _ := fullIndex(t)
+	path := filepath.Join(root, "index.db")
+	read, err := openBolt(path, true, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	held, err := unix.FcntlInt(read.file.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(held)
+	if err := read.close(); err != nil {
+		t.Fatal(err)
+	}
+	written, err := openBolt(path, false, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := written.close(); err != nil {
+		t.Error(err)
+	}
 }
 
 // TestOpenIndexBusy has somebody with a bbolt tool hold the index: that is no

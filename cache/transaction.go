@@ -119,6 +119,11 @@ func (b *boltFile) close() error {
 		// Its map keeps the open file, and that bbolt's lock on it.
 		return errors.Join(err, unix.Flock(int(b.file.Fd()), unix.LOCK_UN), b.file.Close())
 	}
+	if b.IsReadOnly() {
+		// bbolt leaves this to the last descriptor, which may be that of a program
+		// that is just being started.
+		err = errors.Join(err, unix.Flock(int(b.file.Fd()), unix.LOCK_UN))
+	}
 	return errors.Join(err, guarded(b.Close))
 }
 
