@@ -38,7 +38,7 @@ UNIT        = $$(go list ./... | grep -v /integration)
 INTEGRATION = ./integration/...
 
 .DEFAULT_GOAL := build
-.PHONY: help build embedded tools deps test unit integration nightly crash soak bench-durability bench-unpack bench-plugin bench-space race lint vet vuln fmt fmt-check tidy-check fuzz demo clean
+.PHONY: help build embedded tools deps test unit integration nightly crash soak bench bench-durability bench-unpack bench-plugin bench-space race lint vet vuln fmt fmt-check tidy-check fuzz demo clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -173,6 +173,11 @@ fuzz: ## run every fuzz target for FUZZTIME (5s)
 	done
 
 ROUNDS ?= 5
+BENCH_REPORT ?= $(BIN)/bench
+bench: build $(TOOLS) ## larder beside nginx, distribution and containerd alone; ROWS=regexp ROUNDS=5, report in bin/bench; pulls need root
+	@go build -o $(BIN)/larder-bench ./integration/bench
+	$(BIN)/larder-bench -rows '$(ROWS)' -rounds $(ROUNDS) -report $(BENCH_REPORT) $(BENCHFLAGS)
+
 bench-unpack: deps ## larder's unpacking against containerd's own, in ROUNDS (5), and its stages; needs igzip (Debian: isal) and root
 	LARDER_BENCH_UNPACK=$(ROUNDS) go test -v -count=1 -timeout 60m -run '^TestFigures$$' ./plugin/unpack
 	go test -run '^$$' -bench '^BenchmarkStages$$' -benchtime 3x ./plugin/unpack

@@ -1,0 +1,26 @@
+package main
+
+import (
+	"io"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestOptions(t *testing.T) {
+	t.Parallel()
+	o, err := parseOptions([]string{"-rows", "warm|cold", "-rounds", "3", "-image", "64"})
+	if err != nil || o.rounds != 3 || o.imageSize != 64<<20 || !o.rows.MatchString("cold pull") || o.rows.MatchString("memory") {
+		t.Errorf("got %+v, %v", o, err)
+	}
+	for _, args := range [][]string{{"-rows", "("}, {"-rounds", "0"}, {"-image", "1"}, {"warm"}} {
+		if _, err := parseOptions(args); err == nil {
+			t.Errorf("%q: no error", args)
+		}
+	}
+	if err := run(t.Context(), []string{"-list"}, io.Discard); err != nil {
+		t.Errorf("-list: %v", err)
+	}
+}

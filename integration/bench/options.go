@@ -1,0 +1,42 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"regexp"
+)
+
+// options are the flags.
+type options struct {
+	rows   *regexp.Regexp
+	rounds int
+	report string
+	list   bool
+	// imageSize is that of the 8-layer image.
+	imageSize int64
+	full      bool
+}
+
+func parseOptions(args []string) (options, error) {
+	o := options{}
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	rows := flags.String("rows", "", "run the experiments whose names match this regular expression; all if empty")
+	flags.IntVar(&o.rounds, "rounds", 5, "how often each contestant is measured")
+	flags.StringVar(&o.report, "report", "", "folder that the table, the JSON and the plot are written to; the table also goes to standard output")
+	flags.BoolVar(&o.list, "list", false, "list the experiments")
+	flags.BoolVar(&o.full, "full", false, "full sizes where the default is smaller: 1 GiB on slow lines, 1,000,000 blobs")
+	mib := flags.Int64("image", 1024, "MiB of the image with 8 layers")
+	if err := flags.Parse(args); err != nil {
+		return o, err
+	}
+	o.imageSize = *mib << 20
+	var err error
+	if o.rows, err = regexp.Compile(*rows); err != nil {
+		return o, fmt.Errorf("-rows: %w", err)
+	}
+	if flags.NArg() > 0 || o.rounds < 1 || *mib < 32 {
+		return o, errors.New("usage: bench [flags]; at least one round, and an image of at least 32 MiB")
+	}
+	return o, nil
+}
