@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -35,7 +36,7 @@ func main() {
 
 // experiments in the order of their worth.
 func experiments() []experiment {
-	return []experiment{warmBlob(), manifests()}
+	return slices.Concat([]experiment{warmBlob(), manifests()}, coldPulls(), []experiment{coldBlob(), firstByte(), fillDisk()})
 }
 
 func run(ctx context.Context, args []string, out io.Writer) (err error) {

@@ -28,6 +28,7 @@ type contestant struct {
 // measured takes one contestant's values of one round.
 type measured struct {
 	who    string
+	round  int // 0 is thrown away
 	values map[string]float64
 }
 
@@ -42,16 +43,25 @@ func (m *measured) String() string {
 }
 
 // rounds measures all contestants in turns, each second round backwards, so that none
-// always comes after the same other. What the first round measures is thrown away: it
-// fills caches.
+// always comes after the same other. What one more round before them measures is thrown
+// away: it fills caches.
 func (sc *scene) rounds(ctx context.Context, contestants ...contestant) error {
-	for round := range sc.opts.rounds + 1 {
+	return sc.measure(ctx, 0, contestants)
+}
+
+// coldRounds is rounds without the one before them, for what finds nothing in caches.
+func (sc *scene) coldRounds(ctx context.Context, contestants ...contestant) error {
+	return sc.measure(ctx, 1, contestants)
+}
+
+func (sc *scene) measure(ctx context.Context, first int, contestants []contestant) error {
+	for round := first; round <= sc.opts.rounds; round++ {
 		order := slices.Clone(contestants)
 		if round%2 == 1 {
 			slices.Reverse(order)
 		}
 		for _, c := range order {
-			m := &measured{who: c.who, values: map[string]float64{}}
+			m := &measured{who: c.who, round: round, values: map[string]float64{}}
 			began := time.Now()
 			if err := c.run(ctx, m); err != nil {
 				return fmt.Errorf("round %d of %s: %w", round, c.who, err)

@@ -42,7 +42,10 @@ func writeRow(w io.Writer, row Row) {
 	for i, l := range row.Lines {
 		measure, ratio, goal := "", "", ""
 		if i == 0 {
-			measure = fmt.Sprintf("%s, %s", row.Measure, row.Unit)
+			measure = row.Measure
+			if row.Unit != "" {
+				measure += ", " + row.Unit
+			}
 		}
 		if l.Ratio != nil && l.Who != row.Base {
 			ratio = l.Ratio.String() + " of " + row.Base
