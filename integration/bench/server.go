@@ -134,6 +134,7 @@ func (s *stage) startDistribution(ctx context.Context, who, program, dir, base s
 
 const nginxConfig = `daemon off;
 worker_processes auto;
+worker_rlimit_nofile 20000;
 pid %[1]s/nginx.pid;
 error_log stderr error;
 %[4]s
