@@ -138,6 +138,22 @@ func (im *images) add(ctx context.Context, r recipe) (*image, error) {
 	return img, nil
 }
 
+// tiny makes n blobs of some bytes, which belong to no image.
+func (im *images) tiny(ctx context.Context, n int) ([]ocispec.Descriptor, error) {
+	all := make([]ocispec.Descriptor, n)
+	for i := range all {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		data := fmt.Appendf(nil, "tiny blob %d\n", i)
+		all[i] = ocispec.Descriptor{Digest: digest.FromBytes(data), Size: int64(len(data))}
+		if err := os.WriteFile(im.path(all[i].Digest), data, 0o644); err != nil {
+			return nil, fmt.Errorf("make blobs: %w", err)
+		}
+	}
+	return all, nil
+}
+
 // document stores a value as JSON.
 func (im *images) document(mediaType string, v any) (ocispec.Descriptor, error) {
 	data, err := json.Marshal(v)

@@ -36,7 +36,7 @@ func main() {
 
 // experiments in the order of their worth.
 func experiments() []experiment {
-	return slices.Concat([]experiment{warmBlob(), manifests()}, coldPulls(), []experiment{coldBlob(), firstByte(), fillDisk(), memoryUse()})
+	return slices.Concat([]experiment{warmBlob(), manifests()}, coldPulls(), []experiment{coldBlob(), firstByte(), fillDisk(), memoryUse(), startUp(), deadUpstream()})
 }
 
 func run(ctx context.Context, args []string, out io.Writer) (err error) {

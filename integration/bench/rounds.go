@@ -55,6 +55,7 @@ func (sc *scene) coldRounds(ctx context.Context, contestants ...contestant) erro
 }
 
 func (sc *scene) measure(ctx context.Context, first int, contestants []contestant) error {
+	defer sc.sheet.order(contestants)
 	for round := first; round <= sc.opts.rounds; round++ {
 		order := slices.Clone(contestants)
 		if round%2 == 1 {
@@ -72,7 +73,6 @@ func (sc *scene) measure(ctx context.Context, first int, contestants []contestan
 			fmt.Fprintf(sc.out, "   %d %s (%.1f s): %s\n", round, c.who, time.Since(began).Seconds(), m)
 		}
 	}
-	sc.sheet.order(contestants)
 	return nil
 }
 

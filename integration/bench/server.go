@@ -42,6 +42,8 @@ type server struct {
 	files bool
 	// root of its store; "" if it has none.
 	root string
+	// again starts it once more, when it was closed, with the store that it had.
+	again func(ctx context.Context) error
 }
 
 func (s *server) blobPath(img *image, dgst digest.Digest) string {
@@ -60,6 +62,11 @@ func (s *server) manifestPath(img *image, ref string) string {
 
 // fetchWhole asks for path and hashes the answer.
 func (s *server) fetchWhole(ctx context.Context, path string, want ocispec.Descriptor) error {
+	return s.fetchBy(ctx, &http.Transport{DisableKeepAlives: true, DisableCompression: true}, path, want)
+}
+
+// fetchBy does it over a transport's connections.
+func (s *server) fetchBy(ctx context.Context, transport *http.Transport, path string, want ocispec.Descriptor) error {
 	ctx, cancel := context.WithTimeout(ctx, answerLimit)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.addr+path, nil)
@@ -67,14 +74,13 @@ func (s *server) fetchWhole(ctx context.Context, path string, want ocispec.Descr
 		return err
 	}
 	req.Header.Set("Accept", acceptManifest+", */*")
-	transport := &http.Transport{DisableKeepAlives: true, DisableCompression: true}
 	resp, err := transport.RoundTrip(req)
 	if err != nil {
 		return fmt.Errorf("%s: %w", s.who, err)
 	}
 	defer resp.Body.Close()
 	hash := sha256.New()
-	n, err := io.CopyBuffer(hash, struct{ io.Reader }{resp.Body}, make([]byte, 256<<10))
+	n, err := io.CopyBuffer(hash, struct{ io.Reader }{resp.Body}, make([]byte, min(want.Size+1, 256<<10)))
 	if err != nil {
 		return fmt.Errorf("%s: GET %s: after %d bytes: %w", s.who, path, n, err)
 	}
@@ -105,7 +111,13 @@ func (s *stage) startLarder(ctx context.Context, dir, base, extra string) (*serv
 	if err != nil {
 		return nil, err
 	}
-	return &server{who: larder, addr: strings.TrimPrefix(l.URL, "http://"), proc: l.Process(), close: l.Close, root: l.Root()}, nil
+	srv := &server{who: larder, addr: strings.TrimPrefix(l.URL, "http://"), proc: l.Process(), close: l.Close, root: l.Root()}
+	srv.again = func(ctx context.Context) error {
+		err := l.Start(ctx)
+		srv.proc = l.Process()
+		return err
+	}
+	return srv, nil
 }
 
 const distributionConfig = `version: 0.1
@@ -182,16 +194,25 @@ func (s *stage) startNginx(ctx context.Context, dir, root string, cached bool) (
 
 // startServer runs a program until its port takes connections.
 func (s *stage) startServer(ctx context.Context, srv *server, program string, env []string, args ...string) (*server, error) {
-	proc, err := parts.Start(program, env, args...)
-	if err != nil {
-		return nil, err
+	srv.close = func() error { return srv.proc.Stop(stopLimit) }
+	srv.again = func(ctx context.Context) (err error) {
+		if srv.proc, err = parts.Start(program, env, args...); err != nil {
+			return err
+		}
+		if err := srv.listens(ctx); err != nil {
+			return errors.Join(err, srv.proc.Kill())
+		}
+		return nil
 	}
-	srv.proc = proc
-	srv.close = func() error { return proc.Stop(stopLimit) }
+	return srv, srv.again(ctx)
+}
+
+// listens waits until the port takes connections.
+func (s *server) listens(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
-	err = poll(ctx, func() bool {
-		conn, err := new(net.Dialer).DialContext(ctx, "tcp4", srv.addr)
+	err := poll(ctx, func() bool {
+		conn, err := new(net.Dialer).DialContext(ctx, "tcp4", s.addr)
 		if err != nil {
 			return false
 		}
@@ -199,9 +220,9 @@ func (s *stage) startServer(ctx context.Context, srv *server, program string, en
 		return true
 	})
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("%s does not listen: %w: %s", srv.who, err, proc.Output()), proc.Kill())
+		return fmt.Errorf("%s does not listen: %w: %s", s.who, err, s.proc.Output())
 	}
-	return srv, nil
+	return nil
 }
 
 // freeAddr is an address on loopback that nobody listens at, for programs that cannot

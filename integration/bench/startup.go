@@ -1,0 +1,219 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/larder-project/larder/integration/bench/figures"
+)
+
+// quiet is for how long a process's memory has to stay the same to have settled.
+const quiet = time.Second
+
+func startUp() experiment {
+	return experiment{
+		name: "start-up",
+		about: "A store of 100,000 tiny blobs (-full: 1,000,000), each of which was pulled. From the start of the process to its answer for a stored blob; " +
+			"what it has resident (VmRSS) then, when that no longer changes; and what a blob costs, beyond what the empty store has. " +
+			"Inodes and disk are counted in the folder of the store, blocks included.",
+		run: runStartUp,
+	}
+}
+
+// storeSize is what a store's folder takes.
+type storeSize struct {
+	inodes, blocks, index float64
+}
+
+func runStartUp(ctx context.Context, sc *scene) error {
+	n, start, memory := 100_000, 60.0, 40.0
+	if sc.opts.full {
+		n, start, memory = 1_000_000, 1000, 0
+	}
+	blobs, err := sc.images.tiny(ctx, n)
+	if err != nil {
+		return err
+	}
+	img := &image{repo: "library/tiny"}
+	u, err := sc.upstream()
+	if err != nil {
+		return err
+	}
+	sc.sheet.row("until it serves", "ms", figures.Less, registry3, figures.Goal{Bound: start})
+	sc.sheet.row("memory then", "MiB", figures.Less, registry3, figures.Goal{Bound: memory})
+	sc.sheet.row("inodes a blob", "", figures.Less, "", figures.Goal{Bound: 1})
+	sc.sheet.row("disk a blob", "KiB", figures.Less, "", figures.Goal{Bound: 4.5})
+	sc.sheet.row("index a blob", "bytes", figures.Less, "", figures.Goal{Bound: 300})
+	sc.sheet.row("memory a blob", "bytes", figures.Less, "", figures.Goal{Bound: 100})
+	var all []contestant
+	for _, kind := range []pullThrough{sc.larder(), sc.registries()[0]} {
+		dir, err := sc.newDir()
+		if err != nil {
+			return err
+		}
+		srv, err := kind.start(ctx, dir, u.URL())
+		if err != nil {
+			return err
+		}
+		sc.onEnd(func() error { return srv.close() })
+		cost, err := fillTiny(ctx, sc, srv, img, blobs)
+		if err != nil {
+			return err
+		}
+		all = append(all, contestant{kind.who, func(ctx context.Context, m *measured) error {
+			return quietly(u, func() error { return measureStart(ctx, srv, img, blobs, cost, m) })
+		}})
+	}
+	return sc.rounds(ctx, all...)
+}
+
+// tinyCost is what the empty store has, and what a blob costs on the disk.
+type tinyCost struct {
+	memory float64 // of a process with an empty store, in KiB
+	blob   storeSize
+}
+
+// fillTiny restarts a server with an empty store, measures, pulls all blobs, and says
+// what these cost.
+func fillTiny(ctx context.Context, sc *scene, srv *server, img *image, blobs []ocispec.Descriptor) (cost tinyCost, err error) {
+	if err := errors.Join(srv.close(), srv.again(ctx)); err != nil {
+		return cost, err
+	}
+	if cost.memory, err = settled(ctx, srv); err != nil {
+		return cost, err
+	}
+	before, err := sizeOf(srv.root)
+	if err != nil {
+		return cost, err
+	}
+	began := time.Now()
+	if err := pullTiny(ctx, srv, img, blobs); err != nil {
+		return cost, err
+	}
+	fmt.Fprintf(sc.out, "   %s has pulled %d blobs in %.0f s\n", srv.who, len(blobs), time.Since(began).Seconds())
+	if err := errors.Join(srv.close(), srv.again(ctx)); err != nil { // what it had still to write is written now
+		return cost, err
+	}
+	size, err := sizeOf(srv.root)
+	n := float64(len(blobs))
+	cost.blob = storeSize{(size.inodes - before.inodes) / n, (size.blocks - before.blocks) / n, (size.index - before.index) / n}
+	return cost, err
+}
+
+// pullTiny pulls by 32 clients at once; each answer is hashed.
+func pullTiny(ctx context.Context, srv *server, img *image, blobs []ocispec.Descriptor) error {
+	transport := &http.Transport{MaxIdleConnsPerHost: parallel}
+	defer transport.CloseIdleConnections()
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	next := make(chan ocispec.Descriptor)
+	var all sync.WaitGroup
+	for range parallel {
+		all.Go(func() {
+			for blob := range next {
+				if err := srv.fetchBy(ctx, transport, srv.blobPath(img, blob.Digest), blob); err != nil {
+					stop(err)
+				}
+			}
+		})
+	}
+	for _, blob := range blobs {
+		next <- blob
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	close(next)
+	all.Wait()
+	return context.Cause(ctx)
+}
+
+func measureStart(ctx context.Context, srv *server, img *image, blobs []ocispec.Descriptor, cost tinyCost, m *measured) error {
+	if err := srv.close(); err != nil {
+		return err
+	}
+	blob := blobs[m.round%len(blobs)]
+	began := time.Now()
+	if err := srv.again(ctx); err != nil {
+		return err
+	}
+	if err := srv.fetchWhole(ctx, srv.blobPath(img, blob.Digest), blob); err != nil {
+		return err
+	}
+	m.set("until it serves", milliseconds(time.Since(began)))
+	kib, err := settled(ctx, srv)
+	if err != nil {
+		return err
+	}
+	m.set("memory then", kib/1024)
+	m.set("inodes a blob", cost.blob.inodes)
+	m.set("disk a blob", cost.blob.blocks/1024)
+	if srv.who == larder {
+		m.set("index a blob", cost.blob.index)
+	}
+	m.set("memory a blob", max(0, kib-cost.memory)*1024/float64(len(blobs)))
+	return nil
+}
+
+// settled is a process's resident memory in KiB, when it has not changed for some time.
+func settled(ctx context.Context, srv *server) (kib float64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
+	since := time.Now()
+	waited := poll(ctx, func() bool {
+		now, failed := memoryOf(srv.proc.PID(), "VmRSS")
+		if failed != nil {
+			err = failed
+			return true
+		}
+		if off := now - kib; off > kib/100 || off < -kib/100 {
+			kib, since = now, time.Now()
+		}
+		return time.Since(since) >= quiet
+	})
+	return kib, errors.Join(err, waited)
+}
+
+// sizeOf counts a folder's inodes and blocks; the index is larder's alone.
+func sizeOf(root string) (size storeSize, err error) {
+	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			return err
+		}
+		info, err := d.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // an ingest that has ended
+		}
+		if err != nil {
+			return err
+		}
+		stat, ok := info.Sys().(*syscall.Stat_t)
+		if !ok {
+			return fmt.Errorf("%s: no inode", path)
+		}
+		size.inodes++
+		size.blocks += float64(stat.Blocks * 512)
+		if strings.HasSuffix(path, string(os.PathSeparator)+"index.db") {
+			size.index += float64(stat.Blocks * 512)
+		}
+		return nil
+	})
+	if err != nil {
+		return size, fmt.Errorf("size of a store: %w", err)
+	}
+	return size, nil
+}
