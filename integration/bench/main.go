@@ -65,7 +65,7 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 		}
 	}
 	report.Finish()
-	if err := write(report, o.report, out); err != nil {
+	if err := write(report, o, out); err != nil {
 		return err
 	}
 	if failed := report.Failed(); len(failed) > 0 {
@@ -103,26 +103,4 @@ func version(ctx context.Context, bin parts.Bin) string {
 	}
 	line, _, _ := strings.Cut(out, "\n")
 	return strings.TrimPrefix(line, "larder ")
-}
-
-// write writes the report into a folder, and its table to out.
-func write(report *figures.Report, dir string, out io.Writer) error {
-	if err := report.WriteMarkdown(out); err != nil || dir == "" {
-		return err
-	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return fmt.Errorf("folder of the report: %w", err)
-	}
-	for name, write := range map[string]func(io.Writer) error{
-		"figures.md": report.WriteMarkdown, "figures.json": report.WriteJSON, "figures.svg": report.WritePlot,
-	} {
-		f, err := os.Create(filepath.Join(dir, name))
-		if err != nil {
-			return fmt.Errorf("report: %w", err)
-		}
-		if err := errors.Join(write(f), f.Close()); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -12,7 +12,9 @@ type options struct {
 	rows   *regexp.Regexp
 	rounds int
 	report string
-	list   bool
+	// document is a Markdown file with marks, into which the table goes.
+	document string
+	list     bool
 	// imageSize is that of the 8-layer image.
 	imageSize int64
 	full      bool
@@ -24,6 +26,7 @@ func parseOptions(args []string) (options, error) {
 	rows := flags.String("rows", "", "run the experiments whose names match this regular expression; all if empty")
 	flags.IntVar(&o.rounds, "rounds", 5, "how often each contestant is measured")
 	flags.StringVar(&o.report, "report", "", "folder that the table, the JSON and the plot are written to; the table also goes to standard output")
+	flags.StringVar(&o.document, "document", "", "Markdown file between whose marks the table goes, as docs/performance.md; JSON and plot go beside it")
 	flags.BoolVar(&o.list, "list", false, "list the experiments")
 	flags.BoolVar(&o.full, "full", false, "full sizes where the default is smaller: 1 GiB on slow lines, 1,000,000 blobs")
 	mib := flags.Int64("image", 1024, "MiB of the image with 8 layers")
