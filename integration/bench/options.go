@@ -18,6 +18,8 @@ type options struct {
 	// imageSize is that of the 8-layer image.
 	imageSize int64
 	full      bool
+	// blobs is how many the store of the start-up experiment has.
+	blobs int
 }
 
 func parseOptions(args []string) (options, error) {
@@ -29,6 +31,7 @@ func parseOptions(args []string) (options, error) {
 	flags.StringVar(&o.document, "document", "", "Markdown file between whose marks the table goes, as docs/performance.md; JSON and plot go beside it")
 	flags.BoolVar(&o.list, "list", false, "list the experiments")
 	flags.BoolVar(&o.full, "full", false, "full sizes where the default is smaller: 1 GiB on slow lines, 1,000,000 blobs")
+	flags.IntVar(&o.blobs, "blobs", 0, "blobs in the store that is started; 100,000 if 0, or 1,000,000 with -full")
 	mib := flags.Int64("image", 1024, "MiB of the image with 8 layers")
 	if err := flags.Parse(args); err != nil {
 		return o, err
