@@ -2,20 +2,15 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
-	"strconv"
 	"sync"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/larder-project/larder/integration/bench/figures"
 	"github.com/larder-project/larder/integration/bench/load"
@@ -207,41 +202,4 @@ func peak(m *measured, measure string, srv *server, do func() error) error {
 	}
 	m.set(measure, sum)
 	return nil
-}
-
-// memoryOf is a line of a process's status, in KiB.
-func memoryOf(pid int, name string) (kib float64, err error) {
-	text := field(fmt.Sprintf("/proc/%d/status", pid), name)
-	if _, err := fmt.Sscanf(text, "%f kB", &kib); err != nil {
-		return 0, fmt.Errorf("%s of process %d: %q: %w", name, pid, text, err)
-	}
-	return kib, nil
-}
-
-// group are the processes of a process group: a part's own and its children.
-func group(leader int) (pids []int, err error) {
-	files, err := filepath.Glob("/proc/[0-9]*/stat")
-	if err != nil {
-		return nil, err
-	}
-	for _, file := range files {
-		text, err := os.ReadFile(file)
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
-			continue // it has ended
-		}
-		if err != nil {
-			return nil, fmt.Errorf("list processes: %w", err)
-		}
-		// pid (name) state parent group; a name may have anything in it.
-		fields := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
-		if len(fields) < 3 || string(fields[2]) != strconv.Itoa(leader) {
-			continue
-		}
-		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
-		if err != nil {
-			return nil, err
-		}
-		pids = append(pids, pid)
-	}
-	return pids, nil
 }

@@ -4,13 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/http"
 	"os"
-	"path/filepath"
-	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -18,9 +14,6 @@ import (
 
 	"github.com/larder-project/larder/integration/bench/figures"
 )
-
-// quiet is for how long a process's memory has to stay the same to have settled.
-const quiet = time.Second
 
 func startUp() experiment {
 	return experiment{
@@ -30,11 +23,6 @@ func startUp() experiment {
 			"Inodes and disk are counted in the folder of the store, blocks included.",
 		run: runStartUp,
 	}
-}
-
-// storeSize is what a store's folder takes.
-type storeSize struct {
-	inodes, blocks, index float64
 }
 
 func runStartUp(ctx context.Context, sc *scene) error {
@@ -202,56 +190,4 @@ func measureStart(ctx context.Context, srv *server, img *image, blobs []ocispec.
 	}
 	m.set("memory a blob", max(0, kib-cost.memory)*1024/float64(len(blobs)))
 	return nil
-}
-
-// settled is a process's resident memory in KiB, when it has not changed for some time.
-func settled(ctx context.Context, srv *server) (kib float64, err error) {
-	ctx, cancel := context.WithTimeout(ctx, startLimit)
-	defer cancel()
-	since := time.Now()
-	waited := poll(ctx, func() bool {
-		now, failed := memoryOf(srv.proc.PID(), "VmRSS")
-		if failed != nil {
-			err = failed
-			return true
-		}
-		if off := now - kib; off > kib/100 || off < -kib/100 {
-			kib, since = now, time.Now()
-		}
-		return time.Since(since) >= quiet
-	})
-	return kib, errors.Join(err, waited)
-}
-
-// sizeOf counts a folder's inodes and blocks; the index is larder's alone.
-func sizeOf(root string) (size storeSize, err error) {
-	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			if errors.Is(err, fs.ErrNotExist) {
-				return nil
-			}
-			return err
-		}
-		info, err := d.Info()
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil // an ingest that has ended
-		}
-		if err != nil {
-			return err
-		}
-		stat, ok := info.Sys().(*syscall.Stat_t)
-		if !ok {
-			return fmt.Errorf("%s: no inode", path)
-		}
-		size.inodes++
-		size.blocks += float64(stat.Blocks * 512)
-		if strings.HasSuffix(path, string(os.PathSeparator)+"index.db") {
-			size.index += float64(stat.Blocks * 512)
-		}
-		return nil
-	})
-	if err != nil {
-		return size, fmt.Errorf("size of a store: %w", err)
-	}
-	return size, nil
 }
