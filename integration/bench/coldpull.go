@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -69,6 +70,10 @@ func coldPulls() (all []experiment) {
 }
 
 func runColdPull(ctx context.Context, sc *scene, c coldCase) error {
+	if os.Getuid() != 0 {
+		sc.sheet.note("left out: containerd needs root")
+		return nil
+	}
 	img, err := sc.images.add(ctx, c.image(sc.opts))
 	if err != nil {
 		return err

@@ -57,7 +57,7 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	defer func() { err = errors.Join(err, os.RemoveAll(s.dir)) }()
 	report := &figures.Report{
 		Machine: machine(s.dir), Version: version(ctx, s.bin), Date: time.Now().UTC().Format(time.DateOnly),
-		Command: strings.Join(append([]string{"bench"}, args...), " "), Rounds: o.rounds,
+		Command: o.command(), Rounds: o.rounds,
 	}
 	for _, e := range experiments() {
 		if ctx.Err() == nil && o.rows.MatchString(e.name) {

@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"sync"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/larder-project/larder/integration/bench/figures"
 	"github.com/larder-project/larder/integration/bench/load"
 )
@@ -57,6 +59,13 @@ func runMemory(ctx context.Context, sc *scene) error {
 	sc.sheet.row(fills, "MiB", figures.Less, "", figures.Goal{Bound: 64})
 	sc.sheet.row(streams, "MiB", figures.Less, "", figures.Goal{Bound: 32})
 	sc.sheet.row(conns, "MiB", figures.Less, "", figures.Goal{Bound: 128})
+	var files unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
+		return fmt.Errorf("limit of open files: %w", err)
+	}
+	if files.Max < idle+1000 {
+		return fmt.Errorf("a process may open %d files, and %d connections are wanted: raise `ulimit -Hn`", files.Max, idle)
+	}
 	unbounded := pullThrough{larder, func(ctx context.Context, dir, base string) (*server, error) {
 		return sc.startLarder(ctx, dir, base, "upstream.max_connections = 0")
 	}}

@@ -5,7 +5,11 @@ import (
 	"flag"
 	"fmt"
 	"regexp"
+	"strings"
 )
+
+// defaultImage is the size of the 8-layer image, in MiB.
+const defaultImage = 1024
 
 // options are the flags.
 type options struct {
@@ -32,7 +36,7 @@ func parseOptions(args []string) (options, error) {
 	flags.BoolVar(&o.list, "list", false, "list the experiments")
 	flags.BoolVar(&o.full, "full", false, "full sizes where the default is smaller: 1 GiB on slow lines, 1,000,000 blobs")
 	flags.IntVar(&o.blobs, "blobs", 0, "blobs in the store that is started; 100,000 if 0, or 1,000,000 with -full")
-	mib := flags.Int64("image", 1024, "MiB of the image with 8 layers")
+	mib := flags.Int64("image", defaultImage, "MiB of the image with 8 layers")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
@@ -45,4 +49,27 @@ func parseOptions(args []string) (options, error) {
 		return o, errors.New("usage: bench [flags]; at least one round, and an image of at least 32 MiB")
 	}
 	return o, nil
+}
+
+// command is how to measure the same again; where the report goes is left out.
+func (o options) command() string {
+	text := "make bench"
+	if rows := o.rows.String(); rows != "" {
+		text += fmt.Sprintf(" ROWS='%s'", rows)
+	}
+	text += fmt.Sprintf(" ROUNDS=%d", o.rounds)
+	var flags []string
+	if o.full {
+		flags = append(flags, "-full")
+	}
+	if o.imageSize != defaultImage<<20 {
+		flags = append(flags, fmt.Sprintf("-image=%d", o.imageSize>>20))
+	}
+	if o.blobs != 0 {
+		flags = append(flags, fmt.Sprintf("-blobs=%d", o.blobs))
+	}
+	if len(flags) > 0 {
+		text += fmt.Sprintf(" BENCHFLAGS='%s'", strings.Join(flags, " "))
+	}
+	return text
 }
