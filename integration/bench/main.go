@@ -20,8 +20,10 @@ import (
 )
 
 func main() {
-	if code, ok := load.Child(); ok {
-		os.Exit(code)
+	for _, child := range []func() (int, bool){load.Child, beFileServer} {
+		if code, ok := child(); ok {
+			os.Exit(code)
+		}
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

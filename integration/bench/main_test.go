@@ -2,12 +2,18 @@ package main
 
 import (
 	"io"
+	"os"
 	"testing"
 
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if code, ok := beFileServer(); ok {
+		os.Exit(code)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 func TestOptions(t *testing.T) {
 	t.Parallel()

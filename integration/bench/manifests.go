@@ -40,7 +40,7 @@ func manifests() experiment {
 		name: "manifest",
 		about: "A stored manifest, asked for over 32 and 256 connections, each with one request at a time, for 2 seconds. " +
 			"The client is a process of its own that compares lengths; one more answer of each kind a round is hashed. " +
-			"larder's window is its default of 24 hours; nginx serves the manifest's file. " +
+			"larder's window is its default of 24 hours; nginx and Go's file server serve the manifest's file. " +
 			"Upstream is what the registry behind was asked meanwhile: distribution asks at each HEAD by tag, larder within its window never.",
 		run: runManifests,
 	}

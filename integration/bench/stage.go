@@ -18,6 +18,7 @@ const (
 	larder      = figures.Larder
 	nginx       = "nginx"
 	nginxCached = "nginx, files kept open"
+	goFiles     = "Go file server"
 	registry3   = "distribution v3"
 	registry2   = "distribution 2.8"
 	direct      = "containerd, direct"

@@ -81,9 +81,9 @@ func runWarmBlob(ctx context.Context, sc *scene) error {
 	return sc.rounds(ctx, all...)
 }
 
-// warm starts larder, distribution v3 and nginx, and has them store an image; larder is
-// the first. nginx serves the files of larder's store, as Debian configures it and with
-// files that it keeps open.
+// warm starts larder and distribution v3, and has them store an image; larder is the
+// first. Go's file server and nginx serve the files of larder's store, nginx as Debian
+// configures it and with files that it keeps open.
 func (sc *scene) warm(ctx context.Context, u *upstream, img *image) (servers []*server, err error) {
 	for _, kind := range []pullThrough{sc.larder(), sc.registries()[0]} {
 		dir, err := sc.newDir()
@@ -107,6 +107,12 @@ func (sc *scene) warm(ctx context.Context, u *upstream, img *image) (servers []*
 		}
 		servers = append(servers, srv)
 	}
+	root := filepath.Join(servers[0].root, "blobs")
+	srv, err := sc.keep(startFileServer(ctx, root))
+	if err != nil {
+		return nil, err
+	}
+	servers = append(servers, srv)
 	if !sc.has("nginx", nginx) {
 		return servers, nil
 	}
@@ -115,7 +121,7 @@ func (sc *scene) warm(ctx context.Context, u *upstream, img *image) (servers []*
 		if err != nil {
 			return nil, err
 		}
-		srv, err := sc.keep(sc.startNginx(ctx, dir, filepath.Join(servers[0].root, "blobs"), cached))
+		srv, err := sc.keep(sc.startNginx(ctx, dir, root, cached))
 		if err != nil {
 			return nil, err
 		}
