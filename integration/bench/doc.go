@@ -9,11 +9,16 @@
 // What it keeps to:
 //   - Counts are gates, times are reports: a wrong digest, a wrong length, a byte that
 //     upstream was asked for once too often, or a wait that runs out has the experiment
-//     fail. No time ever does.
+//     fail. No time ever does. (TestFetchWhole, TestQuietly, TestCheckStore,
+//     TestRoundsFail)
 //   - All contestants are measured once a round, each second round backwards.
 //     (TestRoundsAlternate)
 //   - The same recipe makes the same image, on every machine. (TestImagesAreTheSame)
 //   - Upstream counts the bytes that it has sent, ranges included. (TestUpstreamCounts)
+//   - An upstream that refuses, is silent, or drops packets does so without root.
+//     (TestDeaths)
+//   - The table goes between the marks of a document, and nothing else of it changes.
+//     (TestDocument)
 //   - It leaves nothing behind but its report, and the programs of Debian that it has
 //     unpacked into bin/debian.
 package main
