@@ -68,7 +68,7 @@ func runDeadUpstream(ctx context.Context, sc *scene) error {
 }
 
 func measureDead(ctx context.Context, sc *scene, kind pullThrough, u *upstream, img *image, how death, m *measured) error {
-	f, err := startFront(u.Addr())
+	f, err := startFront(ctx, u.Addr())
 	if err != nil {
 		return err
 	}
@@ -77,7 +77,7 @@ func measureDead(ctx context.Context, sc *scene, kind pullThrough, u *upstream, 
 		if err := srv.fetchImage(ctx, img); err != nil {
 			return err
 		}
-		if err := f.die(how); err != nil {
+		if err := f.die(ctx, how); err != nil {
 			return err
 		}
 		answered, err := srv.timeHead(ctx, img, kind.who == larder)

@@ -32,28 +32,56 @@ type front struct {
 }
 
 // startFront begins to relay to an upstream.
-func startFront(target string) (*front, error) {
-	l, err := line.Start(target, line.Shape{})
-	if err != nil {
-		return nil, err
+func startFront(ctx context.Context, target string) (*front, error) {
+	f := &front{}
+	if err := f.hold(); err != nil {
+		return nil, errors.Join(fmt.Errorf("front of %s: %w", target, err), f.Close())
 	}
-	addr, err := netip.ParseAddrPort(l.Addr())
+	ln, err := new(net.ListenConfig).Listen(ctx, "tcp4", f.addr.String())
 	if err != nil {
-		return nil, errors.Join(err, l.Close())
+		return nil, errors.Join(fmt.Errorf("front of %s: %w", target, err), f.Close())
 	}
-	return &front{addr: addr, alive: l}, nil
+	f.alive = line.Serve(ln, target, line.Shape{})
+	return f, nil
+}
+
+// hold keeps a port of the kernel's choice for as long as the front is there: by a
+// socket that never listens, so that nobody else is given the port, and those who
+// connect while nobody else listens are refused.
+func (f *front) hold() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	f.ending = append(f.ending, func() error { return unix.Close(fd) })
+	if err := errors.Join(
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1),
+		unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})); err != nil {
+		return err
+	}
+	name, err := unix.Getsockname(fd)
+	if err != nil {
+		return err
+	}
+	to, ok := name.(*unix.SockaddrInet4)
+	if !ok {
+		return fmt.Errorf("a socket of IPv4 has the name %v", name)
+	}
+	f.addr = netip.AddrPortFrom(netip.AddrFrom4(to.Addr), uint16(to.Port))
+	return nil
 }
 
 // die ends all connections; new ones find the address as how says.
-func (f *front) die(how death) error {
+func (f *front) die(ctx context.Context, how death) error {
 	if err := f.alive.Close(); err != nil {
 		return fmt.Errorf("end of an upstream: %w", err)
 	}
+	f.alive = nil
 	var err error
 	switch how {
 	case refused:
 	case silent:
-		err = f.fallSilent()
+		err = f.fallSilent(ctx)
 	case dropped:
 		err = f.drop()
 	}
@@ -63,9 +91,12 @@ func (f *front) die(how death) error {
 	return nil
 }
 
-// Close ends what has taken the upstream's place. die comes before it.
+// Close ends it, alive or dead.
 func (f *front) Close() error {
 	var errs []error
+	if f.alive != nil {
+		errs = append(errs, f.alive.Close())
+	}
 	for _, end := range f.ending {
 		errs = append(errs, end())
 	}
@@ -73,8 +104,8 @@ func (f *front) Close() error {
 }
 
 // fallSilent takes connections and reads nothing of them.
-func (f *front) fallSilent() error {
-	ln, err := new(net.ListenConfig).Listen(context.Background(), "tcp4", f.addr.String())
+func (f *front) fallSilent(ctx context.Context) error {
+	ln, err := new(net.ListenConfig).Listen(ctx, "tcp4", f.addr.String())
 	if err != nil {
 		return err
 	}

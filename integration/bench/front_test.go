@@ -49,14 +49,14 @@ func TestDeaths(t *testing.T) {
 	} {
 		t.Run(string(how), func(t *testing.T) {
 			t.Parallel()
-			f, err := startFront(u.Addr())
+			f, err := startFront(t.Context(), u.Addr())
 			if err != nil {
 				t.Fatal(err)
 			}
 			if status, _ := ask(t, "GET", "http://"+f.addr.String()+"/v2/", ""); status != 200 {
 				t.Errorf("alive: status %d", status)
 			}
-			if err := f.die(how); err != nil {
+			if err := f.die(t.Context(), how); err != nil {
 				t.Fatal(err)
 			}
 			check(t, f.addr.String())

@@ -31,7 +31,7 @@ const (
 
 func memoryUse() experiment {
 	return experiment{
-		name: "memory",
+		name: "resident memory",
 		about: "The most memory that the server's processes have resident, together (VmHWM, reset before each part): while 32 clients bring a blob of 32 MiB (-full: 1 GiB) each that is not stored, " +
 			"at once; while 32 connections fetch one stored blob 8 times each; and with 10,000 connections that have asked for a manifest once, one after the other, and stay open, in a process started for it. " +
 			"larder has upstream.max_connections = 0 here: by default it runs 24 fills from one upstream at a time. nginx serves larder's files.",

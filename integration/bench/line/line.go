@@ -38,10 +38,15 @@ func Start(target string, shape Shape) (*Line, error) {
 	if err != nil {
 		return nil, fmt.Errorf("line to %s: %w", target, err)
 	}
+	return Serve(ln, target, shape), nil
+}
+
+// Serve begins to relay what a listener takes, which Close closes.
+func Serve(ln net.Listener, target string, shape Shape) *Line {
 	l := &Line{listener: ln, target: target, shape: shape, shared: &pace{rate: shape.Rate}}
 	l.ctx, l.stop = context.WithCancel(context.Background())
 	l.serving.Go(l.accept)
-	return l, nil
+	return l
 }
 
 // Addr is where it listens, as host:port.
