@@ -12,7 +12,7 @@ import (
 // WriteMarkdown writes a section with a table for each experiment.
 func (r *Report) WriteMarkdown(w io.Writer) error {
 	b := bufio.NewWriter(w)
-	fmt.Fprintf(b, "`%s`, larder %s, %s. %s. %d rounds; minimum / median / maximum, ratios within a round.\n",
+	fmt.Fprintf(b, "`%s`, larder %s, %s. %s. Rounds: %d; minimum / median / maximum, ratios within a round.\n",
 		r.Command, r.Version, r.Date, r.Machine, r.Rounds)
 	for _, e := range r.Experiments {
 		fmt.Fprintf(b, "\n### %s\n\n%s\n", e.Name, e.About)
