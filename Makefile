@@ -7,6 +7,7 @@ REGISTRY_VERSION     := v3.1.2
 CONFORMANCE_VERSION  := v0.0.0-20260831232431-97274622c111
 GOLANGCI_VERSION     := v2.15.0
 GOVULNCHECK_VERSION  := v1.9.0
+BENCHSTAT_VERSION    := v0.0.0-20260908200009-22c9c6c9d4da
 
 BIN      := $(CURDIR)/bin
 VERSION  := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
@@ -30,6 +31,7 @@ TOOLS   := $(BIN)/.containerd-$(CONTAINERD_VERSION) $(BIN)/.registry-$(REGISTRY_
 OLD     := $(BIN)/.old-1.7-$(CONTAINERD17_VERSION) $(BIN)/.old-1.6-$(CONTAINERD16_VERSION)
 LINTER  := $(BIN)/.golangci-lint-$(GOLANGCI_VERSION)
 VULN    := $(BIN)/.govulncheck-$(GOVULNCHECK_VERSION)
+STAT    := $(BIN)/.benchstat-$(BENCHSTAT_VERSION)
 
 # Debian packages: the programs that must be there, and who brings them.
 # The network tools cut lines, the file systems and the tracer break disks.
@@ -40,7 +42,7 @@ UNIT        = $$(go list ./... | grep -v /integration)
 INTEGRATION = ./integration/...
 
 .DEFAULT_GOAL := build
-.PHONY: help build embedded tools deps test unit integration nightly crash soak bench-durability bench-unpack bench-plugin bench-space bench-serving profile allocs bench-hot race lint vet vuln fmt fmt-check tidy-check fuzz demo clean
+.PHONY: help build embedded tools deps test unit integration nightly crash soak bench bench-go bench-durability bench-unpack bench-plugin bench-space bench-serving profile allocs bench-hot race lint vet vuln fmt fmt-check tidy-check fuzz demo clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -108,6 +110,11 @@ $(VULN):
 	@mkdir -p $(BIN)
 	@$(INSTALL) golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION)
 	@rm -f $(BIN)/.govulncheck-* && touch $@
+
+$(STAT):
+	@mkdir -p $(BIN)
+	@$(INSTALL) golang.org/x/perf/cmd/benchstat@$(BENCHSTAT_VERSION)
+	@rm -f $(BIN)/.benchstat-* && touch $@
 
 deps: ## Debian packages that the tests need; installs them when root
 	@PATH="$$PATH:/usr/sbin:/sbin"; missing=; for p in $(NEEDED); do command -v $$p >/dev/null || missing="$$missing $$p"; done; \
@@ -181,6 +188,18 @@ fuzz: ## run every fuzz target for FUZZTIME (5s)
 	done
 
 ROUNDS ?= 5
+BENCH_REPORT ?= $(BIN)/bench
+bench: build $(TOOLS) ## larder beside nginx, distribution and containerd alone; ROWS=regexp ROUNDS=5, report in bin/bench; pulls need root
+	@go build -o $(BIN)/larder-bench ./integration/bench
+	$(BIN)/larder-bench -rows '$(ROWS)' -rounds $(ROUNDS) -report $(BENCH_REPORT) $(BENCHFLAGS)
+
+COUNT ?= 6
+BENCH ?= ^Benchmark(Fill|Copy|Open|Tag|PutTag|PinsOf|Blob|PlainGet|PoliciesFor)$$
+bench-go: $(STAT) ## Go benchmarks of single functions (BENCH), COUNT (6) times, by benchstat; EARLIER=file compares with an earlier run
+	@mkdir -p $(BENCH_REPORT)
+	go test -run='^$$' -bench='$(BENCH)' -benchmem -count=$(COUNT) ./cache/... ./remotes/... ./plugin/... >$(BENCH_REPORT)/go.txt || { cat $(BENCH_REPORT)/go.txt; exit 1; }
+	$(BIN)/benchstat $(EARLIER) $(BENCH_REPORT)/go.txt
+
 bench-unpack: deps ## larder's unpacking against containerd's own, in ROUNDS (5), and its stages; needs igzip (Debian: isal) and root
 	LARDER_BENCH_UNPACK=$(ROUNDS) go test -v -count=1 -timeout 60m -run '^TestFigures$$' ./plugin/unpack
 	go test -run '^$$' -bench '^BenchmarkStages$$' -benchtime 3x ./plugin/unpack

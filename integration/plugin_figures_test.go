@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -34,12 +35,16 @@ const (
 // figuresMode is one way to have an image on a node.
 type figuresMode struct {
 	noLarder   bool   // containerd asks the registry
+	mirrored   bool   // it asks a distribution v3 in proxy mode, which has the image
 	larder     string // more of larder's configuration
 	proxy      bool   // larder's socket is containerd's content store and differ
 	differ     bool   // its differ alone
 	seed       bool   // larder gives containerd its files
 	containerd parts.ContainerdOptions
 }
+
+// distributionMirror is the mode that a whole warm pull is compared with.
+const distributionMirror = "built-in, distribution v3"
 
 // withoutIgzip has containerd inflate by Go's own code.
 func withoutIgzip() []string {
@@ -50,6 +55,7 @@ func figuresModes() map[string]figuresMode {
 	goInflate := parts.ContainerdOptions{Env: withoutIgzip()}
 	return map[string]figuresMode{
 		"built-in, registry":         {noLarder: true, containerd: goInflate},
+		distributionMirror:           {noLarder: true, mirrored: true, containerd: goInflate},
 		"built-in, mirror":           {containerd: goInflate},
 		"built-in, mirror, PATH":     {},
 		"built-in, seeded":           {seed: true, containerd: goInflate},
@@ -95,14 +101,18 @@ func TestPluginFigures(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d MB of gzip in %d layers; minimum, median and maximum of %d rounds\n%s\n%s", f.size/1e6, figuresLayers, rounds,
-		figures.Table("built-in, mirror"), figures.Table("built-in, mirror, PATH"))
+	if got := f.meter.Count(http.MethodGet, "/blobs/").Bytes; got > f.size {
+		t.Errorf("distribution has fetched %d bytes of blobs in all rounds, want %d: its pulls were not warm", got, f.size)
+	}
+	t.Logf("%d MB of gzip in %d layers; minimum, median and maximum of %d rounds\n%s\n%s\n%s", f.size/1e6, figuresLayers, rounds,
+		figures.Table("built-in, mirror"), figures.Table("built-in, mirror, PATH"), figures.Table(distributionMirror))
 }
 
 // pluginFigures has what all modes share: the registry, and a folder with their
 // stores.
 type pluginFigures struct {
 	registry *parts.Registry
+	meter    *parts.Meter // between the registry and the mirror that is distribution's
 	stores   string
 	size     int64
 }
@@ -110,9 +120,9 @@ type pluginFigures struct {
 func newPluginFigures(t *testing.T) *pluginFigures {
 	t.Helper()
 	b := newBench(t, "registry")
-	registry, _ := b.registry()
+	registry, meter := b.registry()
 	img := figuresImage(t)
-	f := &pluginFigures{registry: registry, stores: t.TempDir()}
+	f := &pluginFigures{registry: registry, meter: meter, stores: t.TempDir()}
 	for _, blob := range img.Blobs {
 		f.size += blob.Descriptor.Size
 	}
@@ -184,11 +194,15 @@ func (f *pluginFigures) pull(t *testing.T, name string, mode figuresMode) float6
 func (f *pluginFigures) larder(b *bench, mode figuresMode, store string, o *parts.ContainerdOptions) *parts.Larder {
 	b.t.Helper()
 	if mode.noLarder {
+		server := f.registry.URL
+		if mode.mirrored {
+			server = f.mirror(b, store)
+		}
 		hosts := filepath.Join(o.CertsDir, "docker.io")
 		if err := os.MkdirAll(hosts, 0o755); err != nil {
 			b.t.Fatal(err)
 		}
-		if err := os.WriteFile(filepath.Join(hosts, "hosts.toml"), fmt.Appendf(nil, "server = %q\n", f.registry.URL), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(hosts, "hosts.toml"), fmt.Appendf(nil, "server = %q\n", server), 0o600); err != nil {
 			b.t.Fatal(err)
 		}
 		return nil
@@ -226,4 +240,17 @@ func (f *pluginFigures) larder(b *bench, mode figuresMode, store string, o *part
 		b.t.Fatal(err)
 	}
 	return l
+}
+
+// mirror starts a registry in proxy mode, which keeps what it has from one round to the
+// next.
+func (f *pluginFigures) mirror(b *bench, store string) string {
+	b.t.Helper()
+	r, err := parts.StartRegistryMirror(b.t.Context(), b.bin, store, f.meter.URL())
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.cleanup(r.Close)
+	b.logOnFailure("distribution", r.Log)
+	return r.URL
 }

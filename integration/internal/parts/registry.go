@@ -35,6 +35,12 @@ func StartRegistry(ctx context.Context, bin Bin, dir string) (*Registry, error) 
 	return startRegistry(ctx, bin, dir, "")
 }
 
+// StartRegistryMirror runs a registry that pulls through from another at base, and
+// stores what it has pulled under dir.
+func StartRegistryMirror(ctx context.Context, bin Bin, dir, base string) (*Registry, error) {
+	return startRegistry(ctx, bin, dir, fmt.Sprintf("proxy: {remoteurl: %q}\n", base))
+}
+
 // startRegistry adds more to the registry's configuration.
 func startRegistry(ctx context.Context, bin Bin, dir, more string) (*Registry, error) {
 	return runRegistry(ctx, bin, dir, "http", plainHTTP+more)
