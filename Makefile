@@ -15,8 +15,6 @@ FUZZTIME ?= 5s
 LENGTH   ?= 10m
 CUTS     ?= 1000
 KILLS    ?= 1000
-COUNT    ?= 6
-HOT      := ^Benchmark(Hot|ServeHTTP|ParseRequest|Locate|PoliciesFor|Decode|FillReader|FillAppend)$$
 
 # One set of build flags for everything but the race detector: what one target
 # compiled, the next finds in Go's cache.
@@ -42,7 +40,7 @@ UNIT        = $$(go list ./... | grep -v /integration)
 INTEGRATION = ./integration/...
 
 .DEFAULT_GOAL := build
-.PHONY: help build embedded tools deps test unit integration nightly crash soak bench bench-go bench-durability bench-unpack bench-plugin bench-space bench-serving profile allocs bench-hot race lint vet vuln fmt fmt-check tidy-check fuzz demo clean
+.PHONY: help build embedded tools deps test unit integration nightly crash soak bench bench-go bench-durability bench-unpack bench-plugin bench-space bench-serving profile allocs race lint vet vuln fmt fmt-check tidy-check fuzz demo clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -140,9 +138,6 @@ race: unit ## the same as unit
 allocs: ## that hot functions allocate no more than their tests say; without the race detector, which allocates, too
 	LARDER_TEST_ALLOCS=1 go test -count=1 -run '^TestAllocations$$' ./cache ./remotes ./plugin/mirror
 
-bench-hot: ## a benchmark for each hot function, COUNT (6) times each, for benchstat
-	go test -run '^$$' -count=$(COUNT) -benchtime=200ms -bench '$(HOT)' ./cache ./cache/descriptors ./remotes ./plugin/mirror
-
 integration: build tools embedded deps ## larder against real containerd, registry and faults; needs root
 	@[ "$$(id -u)" = 0 ] || { echo "the integration tests run containerd: they need root" >&2; exit 1; }
 	go test -v -count=1 -parallel 6 -timeout 15m $(INTEGRATION)
@@ -194,7 +189,7 @@ bench: build $(TOOLS) ## larder beside nginx, distribution and containerd alone;
 	$(BIN)/larder-bench -rows '$(ROWS)' -rounds $(ROUNDS) -report $(BENCH_REPORT) $(BENCHFLAGS)
 
 COUNT ?= 6
-BENCH ?= ^Benchmark(Fill|Copy|Open|Tag|PutTag|PinsOf|Blob|PlainGet|PoliciesFor)$$
+BENCH ?= ^Benchmark(Hot|ServeHTTP|ParseRequest|Locate|PoliciesFor|Decode|FillReader|FillAppend|Fill|Copy|Open|Tag|PutTag|PinsOf|Blob|PlainGet)$$
 bench-go: $(STAT) ## Go benchmarks of single functions (BENCH), COUNT (6) times, by benchstat; EARLIER=file compares with an earlier run
 	@mkdir -p $(BENCH_REPORT)
 	go test -run='^$$' -bench='$(BENCH)' -benchmem -count=$(COUNT) ./cache/... ./remotes/... ./plugin/... >$(BENCH_REPORT)/go.txt || { cat $(BENCH_REPORT)/go.txt; exit 1; }
