@@ -127,7 +127,7 @@ func TestContainerdPullsWhileDiskTurnsReadOnly(t *testing.T) {
 	disk := disks.New(t, disks.Options{Kind: disks.Ext4})
 	b := newBench(t, "larder", "containerd", "ctr")
 	upstream := remotestest.New(t)
-	l := b.larderOn(filepath.Join(disk.Path, "store"), impatient+"parallel = 1\n"+noCompanions+routeFor(closedHost, upstream.URL()))
+	l := b.larderOn(filepath.Join(disk.Path, "store"), strings.Replace(impatient, "[upstream]\n", "[upstream]\nparallel = 1\n", 1)+noCompanions+routeFor(closedHost, upstream.URL()))
 	certs := b.certs(l)
 	c := b.containerd(certs, false)
 	const size = 24 << 20
