@@ -50,6 +50,9 @@ func getOnce(ctx context.Context, s *cache.Store, b sample) ([]byte, error) {
 	} else {
 		r, err = s.Bypass(ctx, ctx, cache.Origin{}, b.digest, int64(len(b.data)), b, err)
 	}
+	if errdefs.IsAlreadyExists(err) {
+		return getOnce(ctx, s, b) // it was published between the two looks
+	}
 	if err != nil {
 		return nil, err
 	}
