@@ -40,7 +40,7 @@ UNIT        = $$(go list ./... | grep -v /integration)
 INTEGRATION = ./integration/...
 
 .DEFAULT_GOAL := build
-.PHONY: help build embedded tools deps test unit integration nightly crash soak bench bench-go bench-durability bench-unpack bench-plugin bench-space bench-serving profile allocs race lint vet vuln fmt fmt-check tidy-check fuzz demo clean
+.PHONY: help build embedded tools deps test unit integration nightly crash soak bench bench-go bench-durability bench-unpack bench-plugin bench-space profile allocs race lint vet vuln fmt fmt-check tidy-check fuzz demo clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -210,12 +210,7 @@ ROW     ?= head
 CLIENTS ?= 32
 PROFILES ?= $(BIN)/profiles
 profile: build ## CPU and heap profiles of larder under load (ROW=head, manifest or blob; CLIENTS=32), in PROFILES (bin/profiles)
-	go run ./integration/serving -rows $(ROW) -clients $(CLIENTS) -out $(PROFILES)
-
-NGINX ?= $(firstword $(wildcard /usr/sbin/nginx) nginx)
-bench-serving: build ## stored manifests and blobs beside nginx, in ROUNDS (5); needs nginx (Debian: nginx-light), NGINX is its program
-	go run ./integration/serving -nginx $(NGINX) -rounds $(ROUNDS) -rows head,manifest -clients 32,256
-	go run ./integration/serving -nginx $(NGINX) -rounds $(ROUNDS) -rows blob -clients 1,8
+	go run ./integration/profile -rows $(ROW) -clients $(CLIENTS) -out $(PROFILES)
 
 demo: build $(TOOLS) deps ## the story in one minute: pull, lose the upstream, pull again
 	@go build -o $(BIN)/demo ./integration/demo

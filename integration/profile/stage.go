@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -36,7 +35,7 @@ type stage struct {
 	dir      string
 	upstream *httptest.Server
 	larder   *parts.Larder
-	files    map[string][]byte // by path, as upstream and nginx serve them
+	files    map[string][]byte // by path, as upstream serves them
 	manifest ocispec.Descriptor
 	layer    ocispec.Descriptor
 	closers  []func() error
@@ -90,10 +89,6 @@ func (s *stage) close() error {
 func (s *stage) logPath() string { return filepath.Join(s.dir, "larder.log") }
 func (s *stage) socket() string  { return filepath.Join(filepath.Dir(s.larder.Config()), "admin.sock") }
 
-func (s *stage) server() server {
-	return server{strings.TrimPrefix(s.larder.URL, "http://"), s.larder.PID()}
-}
-
 // log is the end of what larder has logged.
 func (s *stage) log() string {
 	text, err := os.ReadFile(s.logPath())
@@ -131,12 +126,14 @@ func (s *stage) makeImage() error {
 
 func binary(n uint64) []byte { return fmt.Append(nil, n) }
 
+func objectPath(kind, object string) string { return "/v2/" + repo + "/" + kind + "/" + object }
+
 // add adds a file under its digest, and under a name.
 func (s *stage) add(kind, name, mediaType string, data []byte) ocispec.Descriptor {
 	desc := ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(data), Size: int64(len(data))}
 	for _, object := range []string{name, desc.Digest.String()} {
 		if object != "" {
-			s.files["/v2/"+repo+"/"+kind+"/"+object] = data
+			s.files[objectPath(kind, object)] = data
 		}
 	}
 	return desc
@@ -162,20 +159,32 @@ func (s *stage) answer(w http.ResponseWriter, r *http.Request) {
 
 // store has larder store the image.
 func (s *stage) store(ctx context.Context) error {
-	for _, object := range []string{"manifests/" + tag, "manifests/" + s.manifest.Digest.String(), "blobs/" + s.layer.Digest.String()} {
-		url := s.larder.URL + "/v2/" + repo + "/" + object + "?ns=docker.io"
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-		if err != nil {
-			return err
+	for _, r := range allRows() {
+		path, desc := r.object(s)
+		if err := s.get(ctx, path, desc); err != nil {
+			return fmt.Errorf("store: %w; %s", err, s.log())
 		}
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			return fmt.Errorf("store %s: %w", object, err)
-		}
-		_, err = io.Copy(io.Discard, resp.Body)
-		if err = errors.Join(err, resp.Body.Close()); err != nil || resp.StatusCode != http.StatusOK {
-			return fmt.Errorf("store %s: %s, %w; %s", object, resp.Status, err, s.log())
-		}
+	}
+	return nil
+}
+
+// get asks larder for an object, and compares its digest.
+func (s *stage) get(ctx context.Context, path string, desc ocispec.Descriptor) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.larder.URL+path+"?ns=docker.io", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	got, err := digest.FromReader(resp.Body)
+	if err != nil {
+		return fmt.Errorf("GET %s: %w", path, err)
+	}
+	if resp.StatusCode != http.StatusOK || got != desc.Digest {
+		return fmt.Errorf("GET %s: %s with %s, want %s", path, resp.Status, got, desc.Digest)
 	}
 	return nil
 }

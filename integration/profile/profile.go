@@ -29,7 +29,7 @@ func profile(ctx context.Context, s *stage, rows []row, t task) error {
 			if err != nil {
 				return fmt.Errorf("%s: %w", r.name, err)
 			}
-			fmt.Fprintf(t.report, "== %s, %d clients: %s\n", r.name, n, show([]figures{f}))
+			fmt.Fprintf(t.report, "== %s, %d clients: %s\n", r.name, n, f)
 			for kind, options := range map[string][]string{"cpu": nil, "heap": {"-sample_index=alloc_space"}} {
 				if err := printTop(ctx, t.report, name+"."+kind+".pprof", options); err != nil {
 					return err
@@ -42,14 +42,14 @@ func profile(ctx context.Context, s *stage, rows []row, t task) error {
 
 // profileRow measures a row while the daemon profiles itself.
 func (s *stage) profileRow(ctx context.Context, r row, clients int, length time.Duration, name string) (f figures, err error) {
-	if _, err := r.measure(ctx, s, s.server(), clients, length/5); err != nil { // it warms up
+	if _, err := r.measure(ctx, s, clients, length/5); err != nil { // it warms up
 		return f, err
 	}
 	took := make(chan error, 1)
 	go func() {
 		took <- s.fetch(ctx, fmt.Sprintf("profile?seconds=%d", max(1, int(length.Seconds()))), name+".cpu.pprof")
 	}()
-	f, err = r.measure(ctx, s, s.server(), clients, length+time.Second)
+	f, err = r.measure(ctx, s, clients, length+time.Second)
 	return f, errors.Join(err, <-took, s.fetch(ctx, "allocs", name+".heap.pprof"))
 }
 

@@ -1,11 +1,10 @@
-// The serving command looks at how larder serves what it has stored, over
-// loopback and on this machine: it profiles a daemon under load, or measures it
-// side by side with nginx, which serves the same files.
+// The profile command profiles a larder that serves what it has stored, under load,
+// over loopback and on this machine:
 //
 //	make profile ROW=head
-//	make bench-serving
 //
-// It needs no root. It leaves nothing running, and no files but the profiles.
+// How it compares with others says integration/bench, whose load this is. It needs
+// no root. It leaves nothing running, and no files but the profiles.
 package main
 
 import (
@@ -20,6 +19,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/larder-project/larder/integration/bench/load"
 	"github.com/larder-project/larder/integration/internal/parts"
 )
 
@@ -27,15 +27,16 @@ import (
 type task struct {
 	rows    []string
 	clients []int
-	rounds  int
 	length  time.Duration
-	nginx   string // its program; empty: profile, and compare with nobody
 	out     string // folder for profiles
 	report  io.Writer
-	log     string // larder's log.level; nginx logs requests if it is info
+	log     string // larder's log.level
 }
 
 func main() {
+	if code, ok := load.Child(); ok {
+		os.Exit(code)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	t, err := parseTask(os.Args[1:])
@@ -46,7 +47,7 @@ func main() {
 		return
 	}
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "serving:", err)
+		fmt.Fprintln(os.Stderr, "profile:", err)
 		os.Exit(1)
 	}
 }
@@ -54,14 +55,12 @@ func main() {
 func parseTask(args []string) (task, error) {
 	t := task{report: os.Stdout}
 	var names, clients string
-	flags := flag.NewFlagSet("serving", flag.ContinueOnError)
+	flags := flag.NewFlagSet("profile", flag.ContinueOnError)
 	flags.StringVar(&names, "rows", "head", "what is asked for, separated by commas: "+strings.Join(rowNames(), ", "))
-	flags.StringVar(&clients, "clients", "32", "how many ask at a time; with -nginx several, separated by commas")
-	flags.IntVar(&t.rounds, "rounds", 5, "how often each is measured, with -nginx")
+	flags.StringVar(&clients, "clients", "32", "how many ask at a time, separated by commas")
 	flags.DurationVar(&t.length, "length", 5*time.Second, "how long each measurement takes")
-	flags.StringVar(&t.nginx, "nginx", "", "nginx's program, to be measured beside larder; without it larder is profiled")
 	flags.StringVar(&t.out, "out", "", "folder for profiles")
-	flags.StringVar(&t.log, "log", "info", "larder's log.level; nginx has an access log if it is info")
+	flags.StringVar(&t.log, "log", "info", "larder's log.level")
 	if err := flags.Parse(args); err != nil {
 		return t, err
 	}
@@ -73,8 +72,8 @@ func parseTask(args []string) (task, error) {
 		}
 		t.clients = append(t.clients, n)
 	}
-	if t.nginx == "" && t.out == "" {
-		return t, errors.New("want -out or -nginx")
+	if t.out == "" {
+		return t, errors.New("want -out")
 	}
 	return t, nil
 }
@@ -97,8 +96,5 @@ func run(ctx context.Context, t task) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
-	if t.nginx == "" {
-		return profile(ctx, s, rows, t)
-	}
-	return compare(ctx, s, rows, t)
+	return profile(ctx, s, rows, t)
 }
