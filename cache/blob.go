@@ -37,11 +37,11 @@ func (b *Blob) Close() error {
 // ModTime returns when the blob was published.
 func (b *Blob) ModTime() time.Time { return b.modTime }
 
-// Read reads on. A blob whose bytes are lost is set aside: see Failed.
+// Read reads on. A blob whose bytes are lost is set aside: see noteFailure.
 func (b *Blob) Read(p []byte) (int, error) {
 	n, err := b.File.Read(p)
 	if err != nil {
-		b.Failed(context.Background(), err)
+		b.noteFailure(err)
 	}
 	return n, err
 }
@@ -50,12 +50,12 @@ func (b *Blob) Read(p []byte) (int, error) {
 func (b *Blob) ReadAt(p []byte, off int64) (int, error) {
 	n, err := b.File.ReadAt(p, off)
 	if err != nil {
-		b.Failed(context.Background(), err)
+		b.noteFailure(err)
 	}
 	return n, err
 }
 
-// SyscallConn lets the kernel send the file. Tell Failed how that ended.
+// SyscallConn gives access to the file itself, for instance to link it.
 func (b *Blob) SyscallConn() (syscall.RawConn, error) {
 	if c, ok := b.File.(syscall.Conn); ok {
 		return c.SyscallConn()

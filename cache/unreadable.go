@@ -59,13 +59,13 @@ func (s *Store) noteReadable(dgst digest.Digest) {
 	s.exposures.setLost(dgst, false)
 }
 
-// Failed tells that reading the blob failed, if that went past Read and ReadAt,
-// as sendfile does. A blob whose bytes are lost is set aside, so that the next
-// who asks gets it from upstream. Other errors do not count.
-func (b *Blob) Failed(ctx context.Context, err error) {
+// noteFailure has a blob whose bytes are lost be set aside, so that the next who
+// asks gets it from upstream. Other errors of reading do not count.
+func (b *Blob) noteFailure(err error) {
 	if !isUnreadable(err) || b.store.unreadable.has(b.digest) {
 		return
 	}
+	ctx := context.Background() // a Read has none
 	if derr := b.store.Damaged(ctx, b.digest, err); derr != nil {
 		b.store.noteUnreadable(b.digest)
 		b.store.noteDisk(ctx, err, 0)
