@@ -20,7 +20,6 @@ func (f *Fill) Abandon(cause error) bool {
 	}
 	f.abandoned = true
 	f.leaveTable()
-	s.passing[f] = true // Close still has to wait for it
 	f.cancel(cause)
 	return true
 }

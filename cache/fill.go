@@ -242,16 +242,18 @@ func (f *Fill) update(change func()) {
 func (f *Fill) finish(err error) {
 	f.store.mu.Lock()
 	f.leaveTable()
-	delete(f.store.passing, f)
+	delete(f.store.alone, f)
 	f.update(func() { f.done, f.err = true, err })
 	f.store.mu.Unlock()
 	f.closeIfUnused()
 }
 
-// leaveTable has no more clients join. The store's mu is held.
+// leaveTable has no more clients join, while the fill goes on: Close still has to
+// end it. The store's mu is held.
 func (f *Fill) leaveTable() {
-	if f.store.fills[f.digest] == f {
-		delete(f.store.fills, f.digest)
+	if s := f.store; s.fills[f.digest] == f {
+		delete(s.fills, f.digest)
+		s.alone[f] = true
 	}
 }
 
@@ -261,10 +263,7 @@ func (f *Fill) turnAway() {
 	s := f.store
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.fills[f.digest] == f {
-		f.leaveTable()
-		s.passing[f] = true // Close still has to end it
-	}
+	f.leaveTable()
 }
 
 // isFilling reports whether ref is the ingest of a running fill.

@@ -82,7 +82,6 @@ func (f *Fill) passThrough(ctx context.Context, in *ingest, cause error) {
 	s.logger.InfoContext(ctx, "blob is passed through without storing", "digest", f.digest, "offset", in.offset, "err", cause)
 	s.mu.Lock()
 	f.leaveTable()
-	s.passing[f] = true
 	s.mu.Unlock()
 	if in.dir != "" {
 		in.remove(ctx)
@@ -266,7 +265,7 @@ func (s *Store) Bypass(ctx, reading context.Context, origin Origin, dgst digest.
 	if err != nil {
 		return nil, err
 	}
-	s.passing[f] = true
+	s.alone[f] = true
 	f.begin(ctx, src)
 	return r, nil
 }

@@ -196,8 +196,8 @@ func TestPassThroughMidway(t *testing.T) {
 		synctest.Wait()
 		src.wantOffsets(t, 0)
 		again.wantOffsets(t, 0)
-		if len(s.refs) != 0 || len(s.passing) != 0 || len(s.fills) != 0 {
-			t.Errorf("%d refs, %d and %d fills are left", len(s.refs), len(s.passing), len(s.fills))
+		if len(s.refs) != 0 || len(s.alone) != 0 || len(s.fills) != 0 {
+			t.Errorf("%d refs, %d and %d fills are left", len(s.refs), len(s.alone), len(s.fills))
 		}
 		wantNoIngests(t, s)
 	})

@@ -53,11 +53,11 @@ type Store struct {
 
 	// mu guards what follows. Of I/O it is held over a stat at most. It is
 	// taken before a Fill's mu.
-	mu      sync.Mutex
-	refs    map[string]chan struct{} // ingests that are open for writing; closed when not
-	fills   map[digest.Digest]*Fill  // running fills that may be joined
-	passing map[*Fill]bool           // running fills whose bytes the disk does not take
-	closed  bool
+	mu     sync.Mutex
+	refs   map[string]chan struct{} // ingests that are open for writing; closed when not
+	fills  map[digest.Digest]*Fill  // running fills that may be joined
+	alone  map[*Fill]bool           // running fills that no more clients join
+	closed bool
 }
 
 var _ content.Store = (*Store)(nil)
@@ -101,7 +101,7 @@ func Open(root string, opts ...Option) (*Store, error) {
 		index:   &index{},
 		refs:    map[string]chan struct{}{},
 		fills:   map[digest.Digest]*Fill{},
-		passing: map[*Fill]bool{},
+		alone:   map[*Fill]bool{},
 		windows: semaphore.NewWeighted(windowTotal),
 	}
 	for _, opt := range opts {
@@ -148,7 +148,7 @@ func (s *Store) Close() error {
 	for _, f := range s.fills {
 		f.cancel(errClosed)
 	}
-	for f := range s.passing {
+	for f := range s.alone {
 		f.cancel(errClosed)
 	}
 	s.mu.Unlock()
