@@ -100,6 +100,8 @@ func TestConnectionsAboveTheBound(t *testing.T) {
 	if n := len(b.up.Requests()); n != 0 {
 		t.Errorf("upstream saw %d requests", n)
 	}
+	// The one that was told has left when the listener says so.
+	eventually(t, "the silent ones are all", func() bool { return b.listener.open.Load() == bound })
 	over := b.connect(int(told(bound)))
 	if a, err := b.try(soon(t), http.MethodGet, "/v2/"); !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, io.EOF) && !errors.Is(err, syscall.EPIPE) {
 		t.Errorf("far above the bound: got %d, %v, want a reset", a.status, err)
@@ -117,6 +119,7 @@ func TestConnectionsAboveTheBound(t *testing.T) {
 func (b *bench) connect(n int) []net.Conn {
 	b.t.Helper()
 	var all []net.Conn
+	want := b.listener.open.Load() + int64(n)
 	for range n {
 		c, err := (&net.Dialer{}).DialContext(soon(b.t), "tcp4", b.addr)
 		if err != nil {
@@ -125,6 +128,7 @@ func (b *bench) connect(n int) []net.Conn {
 		b.t.Cleanup(func() { c.Close() })
 		all = append(all, c)
 	}
+	eventually(b.t, "the listener has them", func() bool { return b.listener.open.Load() == want })
 	return all
 }
 

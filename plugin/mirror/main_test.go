@@ -35,12 +35,13 @@ func soon(t *testing.T) context.Context {
 // bench is a mirror on a real server, over a real store and a real pool. The
 // test registry up stands behind docker.io.
 type bench struct {
-	t     *testing.T
-	up    *remotestest.Registry
-	store *cache.Store
-	root  string // of the store
-	addr  string // host:port of the mirror
-	log   *lockedBuffer
+	t        *testing.T
+	up       *remotestest.Registry
+	store    *cache.Store
+	root     string // of the store
+	addr     string // host:port of the mirror
+	listener *Listener
+	log      *lockedBuffer
 }
 
 // setup is what a bench is made of.
@@ -73,7 +74,7 @@ func newBench(t *testing.T, change ...func(*setup)) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.addr = listener.Addr().String()
+	b.listener, b.addr = listener, listener.Addr().String()
 	if s.self {
 		s.first = append(s.first, upstream.Endpoint{Scheme: "http", Host: b.addr})
 	}
