@@ -28,20 +28,22 @@ type Shape string
 //     less than a quarter between the first point and the last.
 //   - Uneven: the power law changes as little, but the medians do not.
 //   - Falls: the exponent is less than 0.
-//   - All others rise, and what counts is how they go on: the line through the first
-//     point and the last but one is drawn on to the last. MoreThanLinear: all rounds'
-//     values lie more than a fifth above it. LessThanLinear: all lie more than a fifth
-//     below. Linear: neither. The line is drawn so that the least and the most of its
-//     two points speak for Linear.
+//   - All others rise, and what counts is how they go on. The line through the first
+//     point and the last but one is drawn on to the last, from where the rounds' values
+//     at these two points have it end highest, and lowest. MoreThanLinear: all values of
+//     the last point lie more than a fifth above the highest end, and above all medians
+//     before it. LessThanLinear: all lie more than a fifth below the lowest, or the last
+//     median is not the most. Linear: neither, and R² is at least 0.8; if it is
+//     less: Uneven, too.
 //   - Unknown: there are fewer than three points, or a median is not more than 0.
 const (
 	Constant       Shape = "constant"
-	Uneven         Shape = "uneven"
 	Falls          Shape = "falls"
 	LessThanLinear Shape = "less than linear"
 	Linear         Shape = "linear"
 	MoreThanLinear Shape = "more than linear"
-	Unknown        Shape = "of unknown shape"
+	Uneven         Shape = "uneven"
+	Unknown        Shape = "unknown shape"
 )
 
 // fitOf is nil where there is one point only. The points have spreads.
@@ -58,7 +60,7 @@ func fitOf(points []Point) *Fit {
 	f.A, f.B, f.R2 = leastSquares(x, y)
 	if _, k, _ := leastSquares(logX, logY); !math.IsNaN(k) && !math.IsInf(k, 0) {
 		f.Exponent = &k
-		f.Shape = shapeOf(points, k)
+		f.Shape = shapeOf(points, k, f.R2)
 	}
 	return f
 }
@@ -82,34 +84,36 @@ func leastSquares(x, y []float64) (a, b, r2 float64) {
 }
 
 // shapeOf is the rule above; k is the exponent.
-func shapeOf(points []Point, k float64) Shape {
+func shapeOf(points []Point, k, r2 float64) Shape {
 	n := len(points)
 	if n < 3 {
 		return Unknown
 	}
 	first, before, last := points[0], points[n-2], points[n-1]
-	least, most := first.Value.Median, first.Value.Median
-	for _, p := range points {
+	least, most := first.Value.Median, first.Value.Median // of all but the last
+	for _, p := range points[:n-1] {
 		least, most = min(least, p.Value.Median), max(most, p.Value.Median)
 	}
 	flat := math.Abs(k)*math.Log(float64(last.At)/float64(first.At)) < math.Log(1.25)
-	// on is the line through two values, at the last point.
-	on := func(from, to float64) float64 {
-		return from + (to-from)*float64(last.At-first.At)/float64(before.At-first.At)
+	// on is where a line from the first point by the last but one ends.
+	on := func(from, by float64) float64 {
+		return from + (by-from)*float64(last.At-first.At)/float64(before.At-first.At)
 	}
 	switch {
-	case flat && most <= 1.5*least:
+	case flat && max(most, last.Value.Median) <= 1.5*min(least, last.Value.Median):
 		return Constant
 	case flat:
 		return Uneven
 	case k < 0:
 		return Falls
-	case last.Value.Min > 1.2*on(first.Value.Min, before.Value.Max):
+	case last.Value.Min > 1.2*on(first.Value.Min, before.Value.Max) && last.Value.Min > most:
 		return MoreThanLinear
-	case last.Value.Max < 0.8*on(first.Value.Max, before.Value.Min):
+	case last.Value.Max < 0.8*on(first.Value.Max, before.Value.Min), last.Value.Median < most:
 		return LessThanLinear
+	case r2 >= 0.8:
+		return Linear
 	}
-	return Linear
+	return Uneven
 }
 
 // line is the fitted line in words, as "12 ms + 0.3 ms per 1,000 blobs".
@@ -133,7 +137,7 @@ func (g *Growth) words(f *Fit) string {
 	if f == nil {
 		return "one point, no fit"
 	}
-	text := fmt.Sprintf("%s: %s, R² %.3f", f.Shape, g.line(f, g.Unit), f.R2)
+	text := fmt.Sprintf("%s; %s, R² %.3f", f.Shape, g.line(f, g.Unit), f.R2)
 	if f.Exponent != nil {
 		text += fmt.Sprintf("; or %s to the power of %.2f", g.Of, *f.Exponent)
 	}

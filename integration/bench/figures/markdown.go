@@ -82,7 +82,7 @@ func writeGrowth(w io.Writer, g Growth) {
 	}
 	fmt.Fprintln(w)
 	for _, c := range g.Curves {
-		fmt.Fprintf(w, "- %s is %s.\n", c.Who, g.words(c.Fit))
+		fmt.Fprintf(w, "- %s: %s.\n", c.Who, g.words(c.Fit))
 	}
 }
 
