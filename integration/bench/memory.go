@@ -205,7 +205,8 @@ func peak(m *measured, measure string, srv *server, do func() error) error {
 	return nil
 }
 
-// peakOf is the most that all processes of a server have meanwhile.
+// peakOf is the most that all processes of a server have meanwhile, those that it has
+// only begun meanwhile as well: a server may listen before it has all of them.
 func peakOf(srv *server, do func() error) (mib float64, err error) {
 	pids, err := group(srv.proc.PID())
 	if err != nil {
@@ -217,6 +218,9 @@ func peakOf(srv *server, do func() error) (mib float64, err error) {
 		}
 	}
 	if err := do(); err != nil {
+		return 0, err
+	}
+	if pids, err = group(srv.proc.PID()); err != nil {
 		return 0, err
 	}
 	for _, pid := range pids {

@@ -3,6 +3,7 @@ package figures
 import (
 	"fmt"
 	"math"
+	"strconv"
 	"strings"
 )
 
@@ -139,7 +140,7 @@ func (g *Growth) words(f *Fit) string {
 	}
 	text := fmt.Sprintf("%s; %s, R² %.3f", f.Shape, g.line(f, g.Unit), f.R2)
 	if f.Exponent != nil {
-		text += fmt.Sprintf("; or %s to the power of %.2f", g.Of, *f.Exponent)
+		text += fmt.Sprintf("; or %s to the power of %s", g.Of, f.exponent())
 	}
 	return text
 }
@@ -151,7 +152,12 @@ func (g *Growth) fewWords(f *Fit) string {
 	}
 	text := fmt.Sprintf("%s; %s", f.Shape, g.line(f, ""))
 	if f.Exponent != nil {
-		text += fmt.Sprintf("; x^%.2f", *f.Exponent)
+		text += "; x^" + f.exponent()
 	}
 	return text
+}
+
+// exponent is it with two decimals, and no sign before a 0.
+func (f *Fit) exponent() string {
+	return strings.Replace(strconv.FormatFloat(*f.Exponent, 'f', 2, 64), "-0.00", "0.00", 1)
 }

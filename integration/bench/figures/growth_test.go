@@ -81,15 +81,21 @@ func TestShapeOfNoise(t *testing.T) {
 // Where one round's value lies on the line, what lies off it is not called anything else.
 func TestShapeLooksAtAllRounds(t *testing.T) {
 	t.Parallel()
-	for want, last := range map[Shape][]float64{
-		Linear: {10_000, 15_000, 15_000}, MoreThanLinear: {14_000, 15_000, 15_000}, LessThanLinear: {5000, 5000, 7000},
+	for _, tc := range []struct {
+		last []float64
+		want Shape
+	}{
+		{[]float64{10_000, 15_000, 15_000}, Linear},
+		{[]float64{14_000, 15_000, 15_000}, MoreThanLinear},
+		{[]float64{5000, 5000, 8500}, Linear},
+		{[]float64{5000, 5000, 7000}, LessThanLinear},
 	} {
 		g := growing(decades()[:4], func(x float64) float64 { return x })
-		for _, value := range last {
+		for _, value := range tc.last {
 			g.Add(Larder, 10_000, value)
 		}
-		if g.finish(); g.Curves[0].Fit.Shape != want {
-			t.Errorf("%v at the end: %q, want %q", last, g.Curves[0].Fit.Shape, want)
+		if g.finish(); g.Curves[0].Fit.Shape != tc.want {
+			t.Errorf("%v at the end: %q, want %q", tc.last, g.Curves[0].Fit.Shape, tc.want)
 		}
 	}
 }
@@ -100,6 +106,10 @@ func TestFitOfLittle(t *testing.T) {
 	one := growing([]int{5}, math.Sqrt)
 	if one.finish(); one.Curves[0].Fit != nil {
 		t.Errorf("one point: %+v, want no fit", one.Curves[0].Fit)
+	}
+	flat := growing(decades(), func(x float64) float64 { return 5 - x/1e9 })
+	if flat.finish(); !strings.HasSuffix(flat.fewWords(flat.Curves[0].Fit), "; x^0.00") {
+		t.Errorf("hardly anything: %s", flat.fewWords(flat.Curves[0].Fit))
 	}
 	two := growing([]int{5, 6}, math.Sqrt)
 	if two.finish(); two.Curves[0].Fit.Shape != Unknown || math.Abs(*two.Curves[0].Fit.Exponent-0.5) > 1e-9 {
