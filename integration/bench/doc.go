@@ -13,6 +13,9 @@
 //     TestRoundsFail)
 //   - All contestants are measured once a round, each second round backwards.
 //     (TestRoundsAlternate)
+//   - What grows is measured at each step once a round, too, and is an error where
+//     upstream is asked for what is stored. (TestGrowthIsMeasured, TestRoundsGrow,
+//     TestRunning)
 //   - The same recipe makes the same image, on every machine. (TestImagesAreTheSame)
 //   - Upstream counts the bytes that it has sent, ranges included. (TestUpstreamCounts)
 //   - An upstream that refuses, is silent, or drops packets does so without root.

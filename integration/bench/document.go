@@ -28,7 +28,8 @@ func write(report *figures.Report, o options, out io.Writer) error {
 			return fmt.Errorf("folder of the report: %w", err)
 		}
 		base := filepath.Join(o.report, "figures")
-		if err := errors.Join(create(base+".md", report.WriteMarkdown), create(base+".json", report.WriteJSON), create(base+".svg", report.WritePlot)); err != nil {
+		if err := errors.Join(create(base+".md", report.WriteMarkdown), create(base+".json", report.WriteJSON), create(base+".svg", report.WritePlot),
+			createGrowth(filepath.Join(o.report, "growth.svg"), report)); err != nil {
 			return err
 		}
 	}
@@ -37,12 +38,25 @@ func write(report *figures.Report, o options, out io.Writer) error {
 	}
 	base := strings.TrimSuffix(o.document, ".md")
 	withPlot := func(w io.Writer) error {
-		if _, err := fmt.Fprintf(w, "![ratios](%s.svg)\n\n", filepath.Base(base)); err != nil {
+		links := fmt.Sprintf("![ratios](%s.svg)\n\n", filepath.Base(base))
+		if report.Grows() {
+			links += fmt.Sprintf("![growth](%s-growth.svg)\n\n", filepath.Base(base))
+		}
+		if _, err := io.WriteString(w, links); err != nil {
 			return err
 		}
 		return report.WriteMarkdown(w)
 	}
-	return errors.Join(insert(o.document, withPlot), create(base+".json", report.WriteJSON), create(base+".svg", report.WritePlot))
+	return errors.Join(insert(o.document, withPlot), create(base+".json", report.WriteJSON), create(base+".svg", report.WritePlot),
+		createGrowth(base+"-growth.svg", report))
+}
+
+// createGrowth makes a file of the curves, if there are any.
+func createGrowth(path string, report *figures.Report) error {
+	if !report.Grows() {
+		return nil
+	}
+	return create(path, report.WriteGrowth)
 }
 
 // create makes a file of what is written.

@@ -36,6 +36,26 @@ func TestDocument(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	grows := figures.Growth{Measure: "time", Unit: "ms", Of: "blobs"}
+	grows.Add(figures.Larder, 1, 1)
+	for _, name := range []string{"performance-growth.svg", "bench/growth.svg"} {
+		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
+			t.Errorf("%s: is there without a curve", name)
+		}
+	}
+	report.Experiments = []figures.Experiment{{Name: "growth", Growth: []figures.Growth{grows}}}
+	report.Finish()
+	if err := write(report, options{report: filepath.Join(dir, "bench"), document: doc}, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	if text, err = os.ReadFile(doc); err != nil || !strings.Contains(string(text), "![ratios](performance.svg)\n\n![growth](performance-growth.svg)\n\n`make bench`") {
+		t.Errorf("the document with a curve: %v\n%s", err, text)
+	}
+	for _, name := range []string{"performance-growth.svg", "bench/growth.svg"} {
+		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
+			t.Error(err)
+		}
+	}
 	if err := os.WriteFile(doc, []byte("no marks\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}

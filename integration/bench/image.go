@@ -13,6 +13,8 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
+	"strings"
 	"time"
 
 	kgzip "github.com/klauspost/compress/gzip"
@@ -60,6 +62,21 @@ type image struct {
 	manifest ocispec.Descriptor
 	config   ocispec.Descriptor
 	layers   []ocispec.Descriptor
+	// numbered is how many tags it has besides, named by numberedTag.
+	numbered int
+}
+
+// numberedTag is the name of one of an image's tags. With "*" for the number, it is
+// that of all.
+func numberedTag[N int | string](n N) string { return fmt.Sprint("t", n) }
+
+// named says whether ref is one of its tags, or its digest.
+func (img *image) named(ref string) bool {
+	if number, ok := strings.CutPrefix(ref, "t"); ok {
+		n, err := strconv.Atoi(number)
+		return err == nil && 0 <= n && n < img.numbered
+	}
+	return ref == tag || ref == img.manifest.Digest.String()
 }
 
 // blobs are what a pull brings besides the manifest, each once.

@@ -6,11 +6,15 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"github.com/larder-project/larder/integration/bench/load"
 )
 
 func TestMain(m *testing.M) {
-	if code, ok := beFileServer(); ok {
-		os.Exit(code)
+	for _, child := range []func() (int, bool){load.Child, beFileServer} {
+		if code, ok := child(); ok {
+			os.Exit(code)
+		}
 	}
 	goleak.VerifyTestMain(m)
 }

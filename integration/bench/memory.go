@@ -59,12 +59,8 @@ func runMemory(ctx context.Context, sc *scene) error {
 	sc.sheet.row(fills, "MiB", figures.Less, "", figures.Goal{Bound: 64})
 	sc.sheet.row(streams, "MiB", figures.Less, "", figures.Goal{Bound: 32})
 	sc.sheet.row(conns, "MiB", figures.Less, "", figures.Goal{Bound: 128})
-	var files unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
-		return fmt.Errorf("limit of open files: %w", err)
-	}
-	if files.Max < idle+1000 {
-		return fmt.Errorf("a process may open %d files, and %d connections are wanted: raise `ulimit -Hn`", files.Max, idle)
+	if err := mayOpen(idle); err != nil {
+		return err
 	}
 	unbounded := pullThrough{larder, func(ctx context.Context, dir, base string) (*server, error) {
 		return sc.startLarder(ctx, dir, base, "upstream.max_connections = 0")
@@ -187,28 +183,52 @@ func askOnce(ctx context.Context, conn net.Conn, srv *server, path string, size 
 	return nil
 }
 
+// mayOpen is an error where a process cannot have so many connections.
+func mayOpen(connections int) error {
+	var files unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
+		return fmt.Errorf("limit of open files: %w", err)
+	}
+	if files.Max < uint64(connections)+1000 {
+		return fmt.Errorf("a process may open %d files, and %d connections are wanted: raise `ulimit -Hn`", files.Max, connections)
+	}
+	return nil
+}
+
 // peak measures the most memory that a server has meanwhile.
 func peak(m *measured, measure string, srv *server, do func() error) error {
+	mib, err := peakOf(srv, do)
+	if err != nil {
+		return fmt.Errorf("%s: %w", measure, err)
+	}
+	m.set(measure, mib)
+	return nil
+}
+
+// peakOf is the most that all processes of a server have meanwhile, those that it has
+// only begun meanwhile as well: a server may listen before it has all of them.
+func peakOf(srv *server, do func() error) (mib float64, err error) {
 	pids, err := group(srv.proc.PID())
 	if err != nil {
-		return err
+		return 0, err
 	}
 	for _, pid := range pids {
 		if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0); err != nil {
-			return fmt.Errorf("reset the peak of %s: %w", srv.who, err)
+			return 0, fmt.Errorf("reset the peak of %s: %w", srv.who, err)
 		}
 	}
 	if err := do(); err != nil {
-		return fmt.Errorf("%s: %w", measure, err)
+		return 0, err
 	}
-	var sum float64
+	if pids, err = group(srv.proc.PID()); err != nil {
+		return 0, err
+	}
 	for _, pid := range pids {
 		kib, err := memoryOf(pid, "VmHWM")
 		if err != nil {
-			return err
+			return 0, err
 		}
-		sum += kib / 1024
+		mib += kib / 1024
 	}
-	m.set(measure, sum)
-	return nil
+	return mib, nil
 }

@@ -50,6 +50,36 @@ func TestRoundsAlternate(t *testing.T) {
 	}
 }
 
+// A contestant's points become a curve each, in the order of the contestants, without
+// the round that is thrown away.
+func TestRoundsGrow(t *testing.T) {
+	t.Parallel()
+	sc := newTestScene(2)
+	sc.sheet.grow("time", "s", figures.Less, "blobs")
+	sc.sheet.grow("unused", "s", figures.Less, "blobs")
+	var all []contestant
+	for _, who := range []string{"a", "b"} {
+		all = append(all, contestant{who, func(_ context.Context, m *measured) error {
+			m.setAt("time", 10, float64(100+m.round))
+			m.setAt("time", 1, float64(m.round))
+			m.setAt("unheard of", 1, 1)
+			return nil
+		}})
+	}
+	if err := sc.rounds(t.Context(), all...); err != nil {
+		t.Fatal(err)
+	}
+	curves := sc.sheet.curves()
+	if len(curves) != 1 || len(curves[0].Curves) != 2 || len(sc.sheet.notes) == 0 {
+		t.Fatalf("got %+v and notes %q, want two curves of one measure, and a note of the other", curves, sc.sheet.notes)
+	}
+	for i, c := range curves[0].Curves {
+		if c.Who != all[i].who || len(c.Points) != 2 || c.Points[0].At != 1 || !slices.Equal(c.Points[0].Values, []float64{1, 2}) || !slices.Equal(c.Points[1].Values, []float64{101, 102}) {
+			t.Errorf("curve %d: %+v", i, c)
+		}
+	}
+}
+
 // What fails ends the experiment, and says in which round of whom.
 func TestRoundsFail(t *testing.T) {
 	t.Parallel()

@@ -55,7 +55,7 @@ func (s *stage) perform(ctx context.Context, e experiment) figures.Experiment {
 		defer func() { err = errors.Join(err, sc.end()) }()
 		return e.run(ctx, sc)
 	}()
-	got := figures.Experiment{Name: e.name, About: e.about, Notes: sc.sheet.notes, Rows: sc.sheet.filled()}
+	got := figures.Experiment{Name: e.name, About: e.about, Notes: sc.sheet.notes, Rows: sc.sheet.filled(), Growth: sc.sheet.curves()}
 	if err != nil {
 		got.Failed = err.Error()
 		fmt.Fprintf(s.out, "   FAILED: %v\n", err)

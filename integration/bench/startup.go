@@ -105,10 +105,9 @@ func fillTiny(ctx context.Context, sc *scene, kind pullThrough, u *upstream, img
 // pulledInto has a server pull all blobs, and leaves its folder at dir. Where there is
 // room it does so in memory, where nothing waits for a disk, and the folder is copied.
 func pulledInto(ctx context.Context, sc *scene, kind pullThrough, dir string, u *upstream, img *image, blobs []ocispec.Descriptor) error {
-	base, inMemory := sc.dir, false
-	var room unix.Statfs_t
-	if err := unix.Statfs(memoryDir, &room); err == nil && room.Type == unix.TMPFS_MAGIC && int64(room.Bavail)*room.Bsize > int64(len(blobs))*tinyRoom {
-		base, inMemory = memoryDir, true
+	base, inMemory := sc.dir, roomInMemory(int64(len(blobs))*tinyRoom)
+	if inMemory {
+		base = memoryDir
 	}
 	tmp, err := os.MkdirTemp(base, "larder-bench-")
 	if err != nil {
@@ -137,25 +136,38 @@ const (
 	tinyRoom = 24 << 10
 )
 
-// pullTiny pulls by 32 clients at once; each answer is hashed.
+// roomInMemory says whether memoryDir has more room than that.
+func roomInMemory(bytes int64) bool {
+	var room unix.Statfs_t
+	err := unix.Statfs(memoryDir, &room)
+	return err == nil && room.Type == unix.TMPFS_MAGIC && int64(room.Bavail)*room.Bsize > bytes
+}
+
+// pullTiny pulls blobs as pullMany does.
 func pullTiny(ctx context.Context, srv *server, img *image, blobs []ocispec.Descriptor) error {
+	return pullMany(ctx, srv, len(blobs), func(i int) (string, ocispec.Descriptor) { return srv.blobPath(img, blobs[i].Digest), blobs[i] })
+}
+
+// pullMany has 32 clients at once fetch what each of n paths has; each answer is hashed.
+func pullMany(ctx context.Context, srv *server, n int, what func(i int) (path string, want ocispec.Descriptor)) error {
 	transport := &http.Transport{MaxIdleConnsPerHost: parallel}
 	defer transport.CloseIdleConnections()
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	next := make(chan ocispec.Descriptor)
+	next := make(chan int)
 	var all sync.WaitGroup
 	for range parallel {
 		all.Go(func() {
-			for blob := range next {
-				if err := srv.fetchBy(ctx, transport, srv.blobPath(img, blob.Digest), blob); err != nil {
+			for i := range next {
+				path, want := what(i)
+				if err := srv.fetchBy(ctx, transport, path, want); err != nil {
 					stop(err)
 				}
 			}
 		})
 	}
-	for _, blob := range blobs {
-		next <- blob
+	for i := range n {
+		next <- i
 		if ctx.Err() != nil {
 			break
 		}

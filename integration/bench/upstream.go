@@ -134,7 +134,7 @@ func (u *upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (u *upstream) manifest(w http.ResponseWriter, r *http.Request, name string) {
 	repo, ref, ok := strings.Cut(name, "/manifests/")
 	img, known := u.images.byRepo[repo]
-	if !ok || !known || ref != tag && ref != img.manifest.Digest.String() {
+	if !ok || !known || !img.named(ref) {
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(http.StatusNotFound)
 		_, _ = io.WriteString(w, `{"errors":[{"code":"MANIFEST_UNKNOWN","message":"not here"}]}`)

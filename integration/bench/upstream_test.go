@@ -11,6 +11,7 @@ import (
 func TestUpstreamCounts(t *testing.T) {
 	t.Parallel()
 	im, img := makeImage(t, small(7))
+	img.numbered = 3
 	u, err := startUpstream(im)
 	if err != nil {
 		t.Fatal(err)
@@ -31,6 +32,9 @@ func TestUpstreamCounts(t *testing.T) {
 		{"GET", "/v2/library/x/manifests/1", "", 200, img.manifest.Size, traffic{Others: 1}},
 		{"GET", "/v2/library/x/manifests/" + img.manifest.Digest.String(), "", 200, img.manifest.Size, traffic{Others: 1}},
 		{"GET", "/v2/library/x/manifests/2", "", 404, -1, traffic{Others: 1}},
+		{"HEAD", "/v2/library/x/manifests/t2", "", 200, 0, traffic{Others: 1}},
+		{"HEAD", "/v2/library/x/manifests/t3", "", 404, -1, traffic{Others: 1}},
+		{"HEAD", "/v2/library/x/manifests/t", "", 404, -1, traffic{Others: 1}},
 		{"GET", "/v2/library/y/manifests/1", "", 404, -1, traffic{Others: 1}},
 		{"GET", "/v2/library/x/referrers/x", "", 404, -1, traffic{Others: 1}},
 		{"HEAD", "/v2/library/x/blobs/" + blob.Digest.String(), "", 200, 0, traffic{Others: 1}},

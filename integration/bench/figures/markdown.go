@@ -25,6 +25,9 @@ func (r *Report) WriteMarkdown(w io.Writer) error {
 		for _, row := range e.Rows {
 			writeRow(b, row)
 		}
+		for _, g := range e.Growth {
+			writeGrowth(b, g)
+		}
 		for i, note := range e.Notes {
 			if i == 0 {
 				fmt.Fprintln(b)
@@ -56,6 +59,30 @@ func writeRow(w io.Writer, row Row) {
 			}
 		}
 		fmt.Fprintf(w, "| %s | %s | %s | %s | %s |\n", measure, l.Who, l.Value, ratio, goal)
+	}
+}
+
+// writeGrowth writes a table with a line for each number, and what it follows.
+func writeGrowth(w io.Writer, g Growth) {
+	fmt.Fprintf(w, "\n%s, %s (%s is better):\n\n| %s |", g.Measure, g.Unit, g.Better, g.Of)
+	for _, c := range g.Curves {
+		fmt.Fprintf(w, " %s |", c.Who)
+	}
+	fmt.Fprintf(w, "\n|--:|%s\n", strings.Repeat("---|", len(g.Curves)))
+	for _, at := range g.ats() {
+		fmt.Fprintf(w, "| %s |", number(float64(at)))
+		for _, c := range g.Curves {
+			text := ""
+			if p := c.point(at); p != nil {
+				text = p.Value.String()
+			}
+			fmt.Fprintf(w, " %s |", text)
+		}
+		fmt.Fprintln(w)
+	}
+	fmt.Fprintln(w)
+	for _, c := range g.Curves {
+		fmt.Fprintf(w, "- %s: %s.\n", c.Who, g.words(c.Fit))
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 )
 
 // Report is one run of the benchmark.
@@ -26,8 +27,9 @@ type Experiment struct {
 	// Notes are what a reader has to know: gates that held, who was left out.
 	Notes []string `json:"notes,omitempty"`
 	// Failed is why there is less than there should be.
-	Failed string `json:"failed,omitempty"`
-	Rows   []Row  `json:"rows"`
+	Failed string   `json:"failed,omitempty"`
+	Rows   []Row    `json:"rows"`
+	Growth []Growth `json:"growth,omitempty"`
 }
 
 // Finish computes what the writers say. It is called once, before them.
@@ -35,6 +37,9 @@ func (r *Report) Finish() {
 	for i := range r.Experiments {
 		for j := range r.Experiments[i].Rows {
 			r.Experiments[i].Rows[j].finish()
+		}
+		for j := range r.Experiments[i].Growth {
+			r.Experiments[i].Growth[j].finish()
 		}
 	}
 }
@@ -47,6 +52,11 @@ func (r *Report) Failed() (names []string) {
 		}
 	}
 	return names
+}
+
+// Grows says whether there is anything for WriteGrowth to plot.
+func (r *Report) Grows() bool {
+	return slices.ContainsFunc(r.Experiments, func(e Experiment) bool { return len(e.Growth) > 0 })
 }
 
 // WriteJSON writes all of it.

@@ -9,6 +9,8 @@
 //     (TestWrongAnswers)
 //   - An answer that comes in pieces, two that come together, and a body that is read
 //     in many parts are each counted once. (TestAnswersInPieces, TestBodies)
+//   - Several paths are asked for in turn, each as often as the others, within one
+//     request a core. (TestTurns)
 //   - A server that falls silent is an error when the plan's limit is over.
 //     (TestSilence)
 //   - [Start] does it in a process of its own, so that neither the collector nor the

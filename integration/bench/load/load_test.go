@@ -59,6 +59,35 @@ func TestBodies(t *testing.T) {
 	}
 }
 
+// All paths of a plan are asked for as often as each other.
+func TestTurns(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	asked := map[string]int{}
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		asked[r.URL.String()]++
+	}))
+	t.Cleanup(server.Close)
+	plan := Plan{Address: strings.TrimPrefix(server.URL, "http://"), Method: http.MethodGet, Path: "/tag*?ns=x", Turns: 6, Conns: 4, Each: 12, Limit: patience}
+	if r, err := Do(plan); err != nil || r.Requests != 48 {
+		t.Fatalf("got %+v, %v, want 48 requests", r, err)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	for i := range plan.Turns {
+		if path := fmt.Sprintf("/tag%d?ns=x", i); asked[path] != 8 {
+			t.Errorf("%s was asked for %d times, want 8: %v", path, asked[path], asked)
+		}
+	}
+	for _, path := range []string{"/", "/*/*"} {
+		if _, err := Do(Plan{Address: plan.Address, Method: http.MethodGet, Path: path, Turns: 2, Conns: 1, Each: 1, Limit: patience}); err == nil {
+			t.Errorf("turns of %s: no error", path)
+		}
+	}
+}
+
 func TestForSomeTime(t *testing.T) {
 	t.Parallel()
 	r, err := Do(Plan{Address: sizes(t), Method: http.MethodGet, Path: "/100", Accept: "a/b", Size: 100, Conns: 3, For: time.Nanosecond, Limit: patience})

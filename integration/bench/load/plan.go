@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -15,6 +16,10 @@ type Plan struct {
 	Address string
 	// Method is GET or HEAD, Path what is asked for. Accept is sent if not "".
 	Method, Path, Accept string
+	// Turns, if it is more than 0, is how many paths are asked for in turn: those that
+	// have a number from 0 up in place of the one * in Path. All answers have the
+	// same Size.
+	Turns int
 	// Size is what Content-Length has to be in each answer.
 	Size int64
 	// Conns connections each have one request under way at a time: Each of them in
@@ -38,13 +43,21 @@ type Result struct {
 	Busy, Own time.Duration
 }
 
-// request is the text of the plan's request.
-func (p Plan) request() []byte {
+// requests are the texts of the plan's requests, one for each path.
+func (p Plan) requests() [][]byte {
 	accept := ""
 	if p.Accept != "" {
 		accept = "Accept: " + p.Accept + "\r\n"
 	}
-	return fmt.Appendf(nil, "%s %s HTTP/1.1\r\nHost: %s\r\n%s\r\n", p.Method, p.Path, p.Address, accept)
+	all := make([][]byte, max(p.Turns, 1))
+	for i := range all {
+		path := p.Path
+		if p.Turns > 0 {
+			path = strings.Replace(path, "*", strconv.Itoa(i), 1)
+		}
+		all[i] = fmt.Appendf(nil, "%s %s HTTP/1.1\r\nHost: %s\r\n%s\r\n", p.Method, path, p.Address, accept)
+	}
+	return all
 }
 
 // body is how many bytes follow the header of an answer.
@@ -60,7 +73,8 @@ func (p Plan) check() (netip.AddrPort, error) {
 	if err != nil || !address.Addr().Is4() {
 		return address, fmt.Errorf("load: address %q: want an IPv4 address and a port", p.Address)
 	}
-	if p.Conns < 1 || p.Each < 0 || p.Limit <= 0 || p.Each == 0 && p.For <= 0 || !strings.HasPrefix(p.Path, "/") {
+	if p.Conns < 1 || p.Each < 0 || p.Limit <= 0 || p.Each == 0 && p.For <= 0 || !strings.HasPrefix(p.Path, "/") ||
+		p.Turns < 0 || p.Turns > 0 && strings.Count(p.Path, "*") != 1 {
 		return address, fmt.Errorf("load: plan %+v says too little", p)
 	}
 	return address, nil
