@@ -103,7 +103,7 @@ func runColdPull(ctx context.Context, sc *scene, c coldCase) error {
 	sc.sheet.row("upstream requests", "", figures.Less, "", figures.Goal{})
 	p := &coldPull{sc: sc, u: u, n: n, img: img, base: base}
 	all := []contestant{{direct, p.direct}}
-	for _, kind := range append([]pullThrough{sc.larder()}, sc.registries()...) {
+	for _, kind := range append(sc.larders(), sc.registries()...) {
 		all = append(all, contestant{kind.who, func(ctx context.Context, m *measured) error { return p.through(ctx, kind, m) }})
 	}
 	if c.shape != (line.Shape{}) {
