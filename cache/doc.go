@@ -49,6 +49,11 @@
 // TestPassThroughWrongBytes, TestPassThroughSleeper, TestPassThroughNobody,
 // TestPassThroughLimit)
 //
+// A blob is sent out of the page cache without being touched: a page that the disk
+// does not give is an error, and not the end of the process. Nothing of it stays
+// resident, and nothing mapped when it is closed. (TestSend, TestSendToFull,
+// TestSendOfLost, TestSendUnsupported)
+//
 // A blob whose bytes the disk lost is set aside at the first read that fails; if
 // it cannot be, it counts as not there until the disk is well. (TestUnreadable)
 //
