@@ -19,7 +19,8 @@ type Blob struct {
 	digest  digest.Digest
 	size    int64
 	modTime time.Time
-	done    func() // tells the store that nobody reads it here any more
+	done    func()   // tells the store that nobody reads it here any more
+	mapping *mapping // once something of it was sent: see SendAt
 }
 
 // Digest returns the blob's digest.
@@ -31,6 +32,7 @@ func (b *Blob) Size() int64 { return b.size }
 // Close ends the reading.
 func (b *Blob) Close() error {
 	defer b.done()
+	b.mapping.close()
 	return b.File.Close()
 }
 

@@ -49,6 +49,16 @@
 // TestPassThroughWrongBytes, TestPassThroughSleeper, TestPassThroughNobody,
 // TestPassThroughLimit)
 //
+// Bytes are hashed once, while the next ones come, and no buffer is used again before
+// it is hashed. (TestBehindLends, TestBehindHashesHere) The kernel begins to write
+// them as they come, and nobody who brings or reads them waits for that.
+// (TestWriteback, TestWritebackWaitsForNobody)
+//
+// A blob is sent out of the page cache without being touched: a page that the disk
+// does not give is an error, and not the end of the process. Nothing of it stays
+// resident, and nothing mapped when it is closed. (TestSend, TestSendToFull,
+// TestSendOfLost, TestSendUnsupported)
+//
 // A blob whose bytes the disk lost is set aside at the first read that fails; if
 // it cannot be, it counts as not there until the disk is well. (TestUnreadable)
 //

@@ -12,9 +12,13 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// copyBuffer is how many bytes a fill reads at a time: large enough that a
-// syscall a piece is cheap, small enough that 100 fills stay under 32 MiB.
-const copyBuffer = 256 << 10
+const (
+	// copyBuffer is how many bytes a fill reads at a time: large enough that a
+	// syscall a piece is cheap, small enough that 100 fills stay under 48 MiB.
+	copyBuffer = 128 << 10
+	// copyBuffers are a fill's: one is received, one is written and one hashed.
+	copyBuffers = 3
+)
 
 // MaxBlobSize bounds a blob: ECR's quota for a layer, 52,000 MiB. It keeps an
 // upstream that never stops from taking the disk.
@@ -211,8 +215,14 @@ func (f *Fill) attempt(ctx context.Context, in *ingest, src Source) (from string
 			f.passThrough(ctx, in, err)
 		}
 	}
-	buf := make([]byte, copyBuffer)
+	more := int64(-1)
+	if f.size >= 0 {
+		more = f.size - in.offset
+	}
+	in.hashBehind(more)
+	defer in.hashHere()
 	for {
+		buf := in.behind.lend()
 		n, rerr := stream.Body.Read(buf)
 		if n > 0 {
 			watch.progress(n)
@@ -220,6 +230,7 @@ func (f *Fill) attempt(ctx context.Context, in *ingest, src Source) (from string
 				return stream.Upstream, err
 			}
 		}
+		in.behind.giveBack(buf)
 		if errors.Is(rerr, io.EOF) {
 			return stream.Upstream, f.checkEnd(in, stream.Upstream)
 		}

@@ -27,8 +27,10 @@ type ingest struct {
 	dir       string
 	file      File
 	digester  digest.Digester
-	offset    int64 // bytes on disk and in the digester
-	total     int64 // 0 if unknown
+	behind    *behind // hashes for digester while a fill appends; else nil
+	offset    int64   // bytes on disk and in the digester, or on the way there
+	begun     int64   // up to where the kernel was told to write: see writeback
+	total     int64   // 0 if unknown
 	startedAt time.Time
 	updatedAt time.Time
 }
@@ -194,26 +196,54 @@ func (in *ingest) syncNote(name string, data []byte) error {
 // so that hash and file still agree.
 func (in *ingest) Write(p []byte) (int, error) {
 	n, err := in.file.WriteAt(p, in.offset)
-	in.digester.Hash().Write(p[:n])
+	in.hash(p[:n])
 	in.offset += int64(n)
 	in.updatedAt = in.store.now()
 	in.store.usage.wrote(in.dir, in.offset)
+	if more := in.offset - in.begun; more >= writebackPiece {
+		in.store.writeback.add(pagesOf(in.file, in.begun, more))
+		in.begun = in.offset
+	}
 	if err != nil {
 		return n, fmt.Errorf("ingest %q: %w", in.ref, err)
 	}
 	return n, nil
 }
 
+func (in *ingest) hash(p []byte) {
+	if in.behind != nil {
+		in.behind.write(p)
+		return
+	}
+	in.digester.Hash().Write(p)
+}
+
+// hashBehind has what is appended hashed by another goroutine, until hashHere. more
+// is how many bytes there will be, -1 if that is not known: a few are hashed here.
+func (in *ingest) hashBehind(more int64) {
+	buffers, size := copyBuffers, int64(copyBuffer)
+	if more >= 0 && more <= size {
+		buffers, size = 1, max(more, 512) // one for what should not come
+	}
+	in.behind = newBehind(in.digester.Hash(), buffers, int(size))
+}
+
+// hashHere returns when all that was appended is hashed.
+func (in *ingest) hashHere() {
+	in.behind.stop()
+	in.behind = nil
+}
+
 // skip counts and hashes bytes that are not written.
 func (in *ingest) skip(p []byte) {
-	in.digester.Hash().Write(p)
+	in.hash(p)
 	in.offset += int64(len(p))
 }
 
 // forget begins to count and hash anew, whatever is on disk.
 func (in *ingest) forget() {
 	in.digester.Hash().Reset()
-	in.offset = 0
+	in.offset, in.begun = 0, 0
 }
 
 // replace begins a new file. Readers of a fill that could not publish the old

@@ -47,6 +47,7 @@ type Store struct {
 	scrubs       scrubs     // how far the scrub is
 	boot         boot       // what was read since the machine booted
 	manifests    inMemory   // that were read lately
+	writeback    writeback  // begins to write what ingests grow by
 	usage        usage      // what the store takes of the disk
 	evictor      evictor    // makes room
 	exposures    exposures  // what containerd counts on
@@ -154,6 +155,7 @@ func (s *Store) Close() error {
 	s.mu.Unlock()
 	s.evictor.stop()
 	s.fillers.Wait()
+	s.writeback.close()
 	s.health.close()
 	s.boot.end()
 	s.healer.end()

@@ -47,7 +47,7 @@ func runColdBlob(ctx context.Context, sc *scene) error {
 		sc.sheet.row(clients(n, "upstream bytes"), "of the blob's", figures.Less, "", figures.Goal{Bound: 1})
 	}
 	var all []contestant
-	for _, kind := range append([]pullThrough{sc.larder()}, sc.registries()...) {
+	for _, kind := range append(sc.larders(), sc.registries()...) {
 		all = append(all, contestant{kind.who, func(ctx context.Context, m *measured) error {
 			for _, n := range coldClients() {
 				if err := measureColdBlob(ctx, sc, kind, u, img, n, m); err != nil {

@@ -37,11 +37,11 @@ func coldCases() []coldCase {
 		{"1 Gbit/s", "512 MiB (-full: 1 GiB) in 8 layers; a line of 1 Gbit/s, 0.2 ms away", line.Shape{RTT: 200 * time.Microsecond, Rate: 1000 * mbit}, 1.02, func(o options) recipe {
 			return o.slow("library/half", 3, 2)
 		}},
-		{"20 MB/s a connection", "256 MiB (-full: 1 GiB) in 8 layers; each connection has 20 MB/s, 50 ms away", line.Shape{RTT: roundTrip, PerConn: 20_000_000}, 0.35, func(o options) recipe {
-			return o.slow("library/quarter", 6, 4)
+		{"20 MB/s a connection", "512 MiB (-full: 1 GiB) in 8 layers; each connection has 20 MB/s, 50 ms away", line.Shape{RTT: roundTrip, PerConn: 20_000_000}, 0.35, func(o options) recipe {
+			return o.slow("library/half", 3, 2)
 		}},
-		{"60 layers, 200 Mbit/s", "60 layers of 290 KiB or less; a line of 200 Mbit/s, 50 ms away", far, 0.5, func(options) recipe {
-			return sixtyLayers("library/sixty", 4, 17<<20)
+		{"60 layers, 200 Mbit/s", "60 layers of 154 KiB or less; a line of 200 Mbit/s, 50 ms away", far, 0.5, func(options) recipe {
+			return sixtyLayers("library/sixty", 4, 9<<20)
 		}},
 		{"8 layers, 200 Mbit/s", "128 MiB (-full: 1 GiB) in 8 layers; a line of 200 Mbit/s, 50 ms away", far, 1.0, func(o options) recipe {
 			return o.slow("library/eighth", 5, 8)
@@ -103,7 +103,7 @@ func runColdPull(ctx context.Context, sc *scene, c coldCase) error {
 	sc.sheet.row("upstream requests", "", figures.Less, "", figures.Goal{})
 	p := &coldPull{sc: sc, u: u, n: n, img: img, base: base}
 	all := []contestant{{direct, p.direct}}
-	for _, kind := range append([]pullThrough{sc.larder()}, sc.registries()...) {
+	for _, kind := range append(sc.larders(), sc.registries()...) {
 		all = append(all, contestant{kind.who, func(ctx context.Context, m *measured) error { return p.through(ctx, kind, m) }})
 	}
 	if c.shape != (line.Shape{}) {

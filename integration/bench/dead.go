@@ -48,7 +48,7 @@ func runDeadUpstream(ctx context.Context, sc *scene) error {
 		sc.sheet.row(after(how, "slowest of the next 20"), "ms", figures.Less, "", figures.Goal{Bound: 5})
 	}
 	stale := pullThrough{larder, func(ctx context.Context, dir, base string) (*server, error) {
-		return sc.startLarder(ctx, dir, base, "freshness.window = \"0s\"")
+		return sc.startLarder(ctx, sc.bin, dir, base, "freshness.window = \"0s\"")
 	}}
 	var all []contestant
 	for _, kind := range []pullThrough{stale, sc.registries()[0]} {

@@ -38,22 +38,22 @@ func runFillDisk(ctx context.Context, sc *scene) error {
 	blob := img.layers[0]
 	sc.sheet.row(measure, "GiB/s", figures.More, dd, figures.Goal{Of: dd, Bound: 0.8})
 	speed := func(took time.Duration) float64 { return float64(blob.Size) / gib / took.Seconds() }
-	return sc.rounds(ctx,
-		contestant{dd, func(ctx context.Context, m *measured) error {
-			to := filepath.Join(sc.dir, "dd")
-			unix.Sync()
-			began := time.Now()
-			if err := command(ctx, sc.dir, "dd", "if="+sc.images.path(blob.Digest), "of="+to, "bs=1M", "conv=fdatasync"); err != nil {
-				return err
-			}
-			m.set(measure, speed(time.Since(began)))
-			if err := checkFile(to, blob, true); err != nil {
-				return fmt.Errorf("dd's copy: %w", err)
-			}
-			return os.Remove(to)
-		}},
-		contestant{larder, func(ctx context.Context, m *measured) error {
-			return sc.cold(ctx, sc.larder(), u.URL(), func(srv *server) error {
+	all := []contestant{{dd, func(ctx context.Context, m *measured) error {
+		to := filepath.Join(sc.dir, "dd")
+		unix.Sync()
+		began := time.Now()
+		if err := command(ctx, sc.dir, "dd", "if="+sc.images.path(blob.Digest), "of="+to, "bs=1M", "conv=fdatasync"); err != nil {
+			return err
+		}
+		m.set(measure, speed(time.Since(began)))
+		if err := checkFile(to, blob, true); err != nil {
+			return fmt.Errorf("dd's copy: %w", err)
+		}
+		return os.Remove(to)
+	}}}
+	for _, kind := range sc.larders() {
+		all = append(all, contestant{kind.who, func(ctx context.Context, m *measured) error {
+			return sc.cold(ctx, kind, u.URL(), func(srv *server) error {
 				r, err := load.Start(ctx, load.Plan{
 					Address: srv.addr, Method: http.MethodGet, Path: srv.blobPath(img, blob.Digest), Size: blob.Size, Conns: 1, Each: 1, Limit: answerLimit,
 				})
@@ -68,4 +68,6 @@ func runFillDisk(ctx context.Context, sc *scene) error {
 				return checkFile(filepath.Join(srv.root, "blobs", "sha256", blob.Digest.Encoded()), blob, true)
 			})
 		}})
+	}
+	return sc.rounds(ctx, all...)
 }

@@ -33,7 +33,7 @@ func runFirstByte(ctx context.Context, sc *scene) error {
 	const measure = "first byte after upstream's"
 	sc.sheet.row(measure, "ms", figures.Less, "", figures.Goal{Bound: 2})
 	var all []contestant
-	for _, kind := range append([]pullThrough{sc.larder()}, sc.registries()...) {
+	for _, kind := range append(sc.larders(), sc.registries()...) {
 		all = append(all, contestant{kind.who, func(ctx context.Context, m *measured) error {
 			return sc.cold(ctx, kind, u.URL(), func(srv *server) error {
 				u.forget()

@@ -63,7 +63,7 @@ func runMemory(ctx context.Context, sc *scene) error {
 		return err
 	}
 	unbounded := pullThrough{larder, func(ctx context.Context, dir, base string) (*server, error) {
-		return sc.startLarder(ctx, dir, base, "upstream.max_connections = 0")
+		return sc.startLarder(ctx, sc.bin, dir, base, "upstream.max_connections = 0")
 	}}
 	var all []contestant
 	for _, kind := range append([]pullThrough{unbounded}, sc.registries()...) {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+
+	"github.com/larder-project/larder/integration/internal/parts"
 )
 
 // defaultImage is the size of the 8-layer image, in MiB.
@@ -22,6 +24,8 @@ type options struct {
 	// imageSize is that of the 8-layer image.
 	imageSize int64
 	full      bool
+	// beside is the folder of another build of larder; "": there is none.
+	beside parts.Bin
 	// blobs is how many the store of the start-up experiment has.
 	blobs int
 }
@@ -36,11 +40,17 @@ func parseOptions(args []string) (options, error) {
 	flags.BoolVar(&o.list, "list", false, "list the experiments")
 	flags.BoolVar(&o.full, "full", false, "full sizes where the default is smaller: 1 GiB on slow lines, 1,000,000 blobs")
 	flags.IntVar(&o.blobs, "blobs", 0, "blobs in the store that is started; 100,000 if 0, or 1,000,000 with -full")
+	beside := flags.String("beside", "", "folder with the program of another build of larder, which is measured beside this one where something is pulled")
 	mib := flags.Int64("image", defaultImage, "MiB of the image with 8 layers")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
 	o.imageSize = *mib << 20
+	if o.beside = parts.Bin(*beside); o.beside != "" {
+		if err := o.beside.Need(larder); err != nil {
+			return o, fmt.Errorf("-beside: %w", err)
+		}
+	}
 	var err error
 	if o.rows, err = regexp.Compile(*rows); err != nil {
 		return o, fmt.Errorf("-rows: %w", err)

@@ -11,11 +11,11 @@ import (
 	"github.com/larder-project/larder/integration/internal/parts"
 )
 
-// startLarder starts a larder in dir, with a store of its own, that has the upstream
+// startLarder starts the larder of bin in dir, with a store of its own, that has the upstream
 // at base behind docker.io; extra is more of its configuration.
-func (s *stage) startLarder(ctx context.Context, dir, base, extra string) (*server, error) {
+func (s *stage) startLarder(ctx context.Context, bin parts.Bin, dir, base, extra string) (*server, error) {
 	text := fmt.Sprintf("log.level = \"warn\"\n%s\n[[routes]]\nregistry = \"docker.io\"\nupstreams = [%q]\n", extra, base)
-	l, err := parts.StartLarder(ctx, s.bin, dir, text)
+	l, err := parts.StartLarder(ctx, bin, dir, text)
 	if err != nil {
 		return nil, err
 	}

@@ -16,6 +16,7 @@ import (
 // Names of contestants.
 const (
 	larder      = figures.Larder
+	other       = "larder, other build"
 	nginx       = "nginx"
 	nginxCached = "nginx, files kept open"
 	goFiles     = "Go file server"
@@ -118,10 +119,25 @@ type pullThrough struct {
 	start func(ctx context.Context, dir, base string) (*server, error)
 }
 
-// larder is larder as one of these.
+// larders are larder as one of these, and the other build of it if there is one.
+func (sc *scene) larders() []pullThrough {
+	all := []pullThrough{sc.larder()}
+	if beside := sc.opts.beside; beside != "" {
+		all = append(all, pullThrough{other, func(ctx context.Context, dir, base string) (*server, error) {
+			srv, err := sc.startLarder(ctx, beside, dir, base, "")
+			if err == nil {
+				srv.who = other
+			}
+			return srv, err
+		}})
+	}
+	return all
+}
+
+// larder is the one whose goals they are.
 func (sc *scene) larder() pullThrough {
 	return pullThrough{larder, func(ctx context.Context, dir, base string) (*server, error) {
-		return sc.startLarder(ctx, dir, base, "")
+		return sc.startLarder(ctx, sc.bin, dir, base, "")
 	}}
 }
 

@@ -85,7 +85,7 @@ func runWarmBlob(ctx context.Context, sc *scene) error {
 // first. Go's file server and nginx serve the files of larder's store, nginx as Debian
 // configures it and with files that it keeps open.
 func (sc *scene) warm(ctx context.Context, u *upstream, img *image) (servers []*server, err error) {
-	for _, kind := range []pullThrough{sc.larder(), sc.registries()[0]} {
+	for _, kind := range append(sc.larders(), sc.registries()[0]) {
 		dir, err := sc.newDir()
 		if err != nil {
 			return nil, err

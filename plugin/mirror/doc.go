@@ -9,8 +9,9 @@
 // too. What fits into cache.HoldBack is refused instead, before a byte is sent.
 // Of a stored blob the size is checked, and not the hash. If the disk loses its
 // bytes amid an answer the connection is cut, and who asks for the rest gets it
-// from upstream; what is lost at the start comes from upstream at once.
-// (TestAbortOnBadBytes, TestSmallBadBlobIsRefused, TestAbortOnShrunkFile, TestUnreadableHit,
+// from upstream; what is lost at the start comes from upstream at once. That is so
+// whether a blob sends itself or is copied. (TestSending, TestSendingToNobody,
+// TestAbortOnBadBytes, TestSmallBadBlobIsRefused, TestAbortOnShrunkFile, TestUnreadableHit,
 // TestBodyIsCopied)
 //
 // Headers come within Options.Wait, or a refusal does, so that containerd

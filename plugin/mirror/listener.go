@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -183,6 +184,14 @@ type conn struct {
 	listener *Listener
 	over     bool // the bound was reached before it
 	once     sync.Once
+}
+
+// ReadFrom is called by net/http for a body, when what is before it has been sent.
+func (c *conn) ReadFrom(src io.Reader) (int64, error) {
+	if body, ok := src.(*sending); ok {
+		return body.sendTo(c.TCPConn)
+	}
+	return c.TCPConn.ReadFrom(src)
 }
 
 func (c *conn) Close() error {

@@ -42,13 +42,24 @@ func (rec *recorder) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// ReadFrom copies by way of a buffer of the Server's, and has the kernel send no
-// file: on loopback that is slower for a single client, and more work for it
-// (docs/serving.md).
+// ReadFrom has what is large and stored send itself, and copies all else by way of a
+// buffer of the Server's. No file is sent by sendfile(2): on loopback that is slower,
+// and more work for the client (docs/serving.md).
 // Reading fails as a blob's own Read does, of which the store hears.
 func (rec *recorder) ReadFrom(src io.Reader) (n int64, err error) {
 	if !rec.wroteHeader {
 		rec.WriteHeader(http.StatusOK)
+	}
+	if to, ok := rec.ResponseWriter.(io.ReaderFrom); ok {
+		if body := newSending(src); body != nil {
+			n, err := to.ReadFrom(body)
+			rec.unread = body.unread
+			if body.unread != nil {
+				err = nil
+			}
+			rec.count(n, err)
+			return n, cmp.Or(body.unread, err)
+		}
 	}
 	buf := rec.buffers.take()
 	defer rec.buffers.give(buf)

@@ -1,0 +1,107 @@
+package cache
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// sendPiece is how many bytes the kernel is given at a time: enough that a system
+// call is cheap, and few enough that another goroutine's turn comes soon.
+const sendPiece = 1 << 20
+
+// SendAt has the kernel copy up to n bytes, from off on, out of its page cache into
+// a socket that does not block, and returns how many it took. That saves the copy
+// into a buffer of ours, and unlike sendfile(2) it leaves the bytes in the cache of
+// the processor that hands them to the receiver.
+//
+// Errors are the socket's, EAGAIN if it is full, or errors.ErrUnsupported: the blob
+// cannot be sent so, or not any more. ReadAt gives its bytes then, or says why it
+// does not. One goroutine at a time may send.
+func (b *Blob) SendAt(fd int, off, n int64) (int, error) {
+	if off < 0 || n < 1 || off > b.size-n {
+		return 0, fmt.Errorf("send %s: %d bytes at %d of %d: %w", b.digest, n, off, b.size, errors.ErrUnsupported)
+	}
+	m, err := b.mapped()
+	if err != nil {
+		return 0, err
+	}
+	sent, err := m.send(fd, off, min(n, sendPiece))
+	if errors.Is(err, syscall.EFAULT) {
+		m.broken = true
+		return 0, fmt.Errorf("send %s at %d: a page cannot be read: %w", b.digest, off, errors.ErrUnsupported)
+	}
+	return sent, err
+}
+
+// mapped maps the whole blob at the first call.
+func (b *Blob) mapped() (*mapping, error) {
+	if b.mapping == nil {
+		b.mapping = mapFile(b.File, b.size)
+	}
+	if b.mapping.broken {
+		return nil, fmt.Errorf("send %s: it cannot be mapped: %w", b.digest, errors.ErrUnsupported)
+	}
+	return b.mapping, nil
+}
+
+// mapping is a file in the process's memory that only the kernel may read. A page
+// that the disk does not give makes a system call fail with EFAULT; a program that
+// touches it is killed by SIGBUS. Its bytes therefore never leave this type.
+type mapping struct {
+	data   []byte
+	broken bool // it is not to be used
+}
+
+// mapFile maps a file of the machine's own file system. No page of it is resident
+// until it is sent.
+func mapFile(f File, size int64) *mapping {
+	broken := &mapping{broken: true}
+	c, ok := f.(syscall.Conn)
+	if !ok || size != int64(int(size)) {
+		return broken
+	}
+	conn, err := c.SyscallConn()
+	if err != nil {
+		return broken
+	}
+	m := &mapping{broken: true}
+	_ = conn.Control(func(fd uintptr) {
+		if m.data, err = unix.Mmap(int(fd), 0, int(size), unix.PROT_READ, unix.MAP_SHARED); err != nil {
+			return
+		}
+		m.broken = false
+		// What is not in memory is read ahead as by read(2). It is an advice.
+		_ = unix.Madvise(m.data, unix.MADV_SEQUENTIAL)
+	})
+	return m
+}
+
+// mapUnit is what a page table maps, on most machines. The kernel maps pages around
+// the one that is wanted, and never beyond this.
+const mapUnit = 2 << 20
+
+// send writes a piece. Its pages are not the process's any longer when it returns,
+// so that those who send at the same time, and not those who wait for a client,
+// count into resident memory.
+func (m *mapping) send(fd int, off, n int64) (int, error) {
+	sent, err := unix.Write(fd, m.data[off:off+n])
+	for errors.Is(err, syscall.EINTR) {
+		sent, err = unix.Write(fd, m.data[off:off+n])
+	}
+	first, end := off&^(mapUnit-1), (off+n+mapUnit-1)&^(mapUnit-1)
+	_ = unix.Madvise(m.data[first:min(end, int64(len(m.data)))], unix.MADV_DONTNEED) // of a file's pages nothing is lost
+	return max(0, sent), os.NewSyscallError("write", err)
+}
+
+func (m *mapping) close() {
+	if m == nil || m.data == nil {
+		return
+	}
+	m.broken = true
+	_ = unix.Munmap(m.data) // it fails for a wrong argument only
+	m.data = nil
+}
