@@ -136,7 +136,7 @@ nightly: build tools embedded deps ## the long runs: full counts, minutes of wai
 race: unit ## the same as unit
 
 allocs: ## that hot functions allocate no more than their tests say; without the race detector, which allocates, too
-	LARDER_TEST_ALLOCS=1 go test -count=1 -run '^TestAllocations$$' ./cache ./remotes ./plugin/mirror
+	LARDER_TEST_ALLOCS=1 go test -count=1 -run '^TestAllocations' ./cache ./remotes ./plugin/mirror
 
 integration: build tools embedded deps ## larder against real containerd, registry and faults; needs root
 	@[ "$$(id -u)" = 0 ] || { echo "the integration tests run containerd: they need root" >&2; exit 1; }

@@ -12,10 +12,6 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// copyBuffer is how many bytes a fill reads at a time: large enough that a
-// syscall a piece is cheap, small enough that 100 fills stay under 32 MiB.
-const copyBuffer = 256 << 10
-
 // MaxBlobSize bounds a blob: ECR's quota for a layer, 52,000 MiB. It keeps an
 // upstream that never stops from taking the disk.
 const MaxBlobSize = 52_000 << 20
@@ -211,12 +207,13 @@ func (f *Fill) attempt(ctx context.Context, in *ingest, src Source) (from string
 			f.passThrough(ctx, in, err)
 		}
 	}
-	buf := make([]byte, copyBuffer)
+	buf := f.store.buffers.take()
+	defer f.store.buffers.give(buf)
 	for {
-		n, rerr := stream.Body.Read(buf)
+		n, rerr := stream.Body.Read(*buf)
 		if n > 0 {
 			watch.progress(n)
-			if err := f.append(watch.ctx, in, buf[:n]); err != nil {
+			if err := f.append(watch.ctx, in, (*buf)[:n]); err != nil {
 				return stream.Upstream, err
 			}
 		}

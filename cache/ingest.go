@@ -49,7 +49,7 @@ func (s *Store) openIngest(ctx context.Context, ref string, total int64, alg dig
 		return nil, fmt.Errorf("ingest %q: %w", ref, err)
 	}
 	in.file = f
-	if in.offset, err = hashFile(ctx, in.digester.Hash(), f); err != nil {
+	if in.offset, err = s.hashFile(ctx, in.digester.Hash(), f); err != nil {
 		return nil, errors.Join(fmt.Errorf("ingest %q: hash what is there: %w", ref, err), f.Close())
 	}
 	s.usage.open(in.dir, in.offset)
@@ -81,15 +81,16 @@ func unseal(d Disk, path string) error {
 
 // hashFile feeds f to h and returns how many bytes it had. It looks at ctx now
 // and then, since there may be gigabytes.
-func hashFile(ctx context.Context, h hash.Hash, f io.ReaderAt) (int64, error) {
+func (s *Store) hashFile(ctx context.Context, h hash.Hash, f io.ReaderAt) (int64, error) {
 	var total int64
-	buf := make([]byte, copyBuffer)
+	buf := s.buffers.take()
+	defer s.buffers.give(buf)
 	for {
 		if ctx.Err() != nil {
 			return total, context.Cause(ctx)
 		}
-		n, err := f.ReadAt(buf, total)
-		h.Write(buf[:n])
+		n, err := f.ReadAt(*buf, total)
+		h.Write((*buf)[:n])
 		total += int64(n)
 		if errors.Is(err, io.EOF) {
 			return total, nil
