@@ -113,7 +113,7 @@ func isReadable(fd uintptr) bool {
 	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}} //nolint:gosec // the kernel's own number
 	for {
 		n, err := unix.Poll(fds, 0)
-		if err != unix.EINTR { //nolint:errorlint // it is an Errno
+		if err != unix.EINTR {
 			return n > 0 || err != nil // who reads learns what is wrong
 		}
 	}

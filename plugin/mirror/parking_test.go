@@ -225,7 +225,7 @@ func TestParkedConnectionEnds(t *testing.T) {
 		if err := tc.end(l.parking); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		if n, err := client.Read(make([]byte, 1)); err != io.EOF {
+		if n, err := client.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 			t.Errorf("%s: the client reads %d, %v, want the end", name, n, err)
 		}
 		eventually(t, "it is counted out", func() bool { return l.open.Load() == 0 })
