@@ -25,23 +25,23 @@ func TestBehindLends(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		h := slowHash{sha256.New(), make(chan struct{})}
-		b := newBehind(h, 3, 4)
+		b := newBehind(h, &buffers{}, 3)
 		var whole []byte
-		fill := func(buf []byte, text string) {
+		fill := func(buf *[]byte, text string) {
 			whole = append(whole, text...)
-			n := copy(buf, text)
+			n := copy(*buf, text)
 			if text == "abcd" { // in two pieces, as when the disk was full in between
-				b.write(buf[:1])
-				b.write(buf[1:n])
+				b.write((*buf)[:1])
+				b.write((*buf)[1:n])
 			} else {
-				b.write(buf[:n])
+				b.write((*buf)[:n])
 			}
 			b.giveBack(buf)
 		}
 		for _, text := range []string{"abcd", "efgh", "ijkl"} {
 			fill(b.lend(), text)
 		}
-		lent := make(chan []byte)
+		lent := make(chan *[]byte)
 		go func() { lent <- b.lend() }()
 		synctest.Wait()
 		select {
@@ -70,11 +70,11 @@ func TestBehindLends(t *testing.T) {
 func TestBehindHashesHere(t *testing.T) {
 	t.Parallel()
 	h := sha256.New()
-	b := newBehind(h, 1, 512)
+	b := newBehind(h, &buffers{}, 1)
 	for range 3 {
 		buf := b.lend()
-		copy(buf, "abc")
-		b.write(buf[:3])
+		copy(*buf, "abc")
+		b.write((*buf)[:3])
 		b.giveBack(buf)
 	}
 	want := sha256.Sum256([]byte("abcabcabc"))

@@ -12,14 +12,6 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-const (
-	// copyBuffer is how many bytes a fill reads at a time: large enough that a
-	// syscall a piece is cheap, small enough that 100 fills stay under 48 MiB.
-	copyBuffer = 128 << 10
-	// copyBuffers are a fill's: one is received, one is written and one hashed.
-	copyBuffers = 3
-)
-
 // MaxBlobSize bounds a blob: ECR's quota for a layer, 52,000 MiB. It keeps an
 // upstream that never stops from taking the disk.
 const MaxBlobSize = 52_000 << 20
@@ -223,10 +215,10 @@ func (f *Fill) attempt(ctx context.Context, in *ingest, src Source) (from string
 	defer in.hashHere()
 	for {
 		buf := in.behind.lend()
-		n, rerr := stream.Body.Read(buf)
+		n, rerr := stream.Body.Read(*buf)
 		if n > 0 {
 			watch.progress(n)
-			if err := f.append(watch.ctx, in, buf[:n]); err != nil {
+			if err := f.append(watch.ctx, in, (*buf)[:n]); err != nil {
 				return stream.Upstream, err
 			}
 		}

@@ -51,7 +51,7 @@ func (s *Store) openIngest(ctx context.Context, ref string, total int64, alg dig
 		return nil, fmt.Errorf("ingest %q: %w", ref, err)
 	}
 	in.file = f
-	if in.offset, err = hashFile(ctx, in.digester.Hash(), f); err != nil {
+	if in.offset, err = s.hashFile(ctx, in.digester.Hash(), f); err != nil {
 		return nil, errors.Join(fmt.Errorf("ingest %q: hash what is there: %w", ref, err), f.Close())
 	}
 	s.usage.open(in.dir, in.offset)
@@ -83,15 +83,16 @@ func unseal(d Disk, path string) error {
 
 // hashFile feeds f to h and returns how many bytes it had. It looks at ctx now
 // and then, since there may be gigabytes.
-func hashFile(ctx context.Context, h hash.Hash, f io.ReaderAt) (int64, error) {
+func (s *Store) hashFile(ctx context.Context, h hash.Hash, f io.ReaderAt) (int64, error) {
 	var total int64
-	buf := make([]byte, copyBuffer)
+	buf := s.buffers.take()
+	defer s.buffers.give(buf)
 	for {
 		if ctx.Err() != nil {
 			return total, context.Cause(ctx)
 		}
-		n, err := f.ReadAt(buf, total)
-		h.Write(buf[:n])
+		n, err := f.ReadAt(*buf, total)
+		h.Write((*buf)[:n])
 		total += int64(n)
 		if errors.Is(err, io.EOF) {
 			return total, nil
@@ -221,11 +222,11 @@ func (in *ingest) hash(p []byte) {
 // hashBehind has what is appended hashed by another goroutine, until hashHere. more
 // is how many bytes there will be, -1 if that is not known: a few are hashed here.
 func (in *ingest) hashBehind(more int64) {
-	buffers, size := copyBuffers, int64(copyBuffer)
-	if more >= 0 && more <= size {
-		buffers, size = 1, max(more, 512) // one for what should not come
+	n := hashBuffers
+	if more >= 0 && more <= copyBuffer {
+		n = 1
 	}
-	in.behind = newBehind(in.digester.Hash(), buffers, int(size))
+	in.behind = newBehind(in.digester.Hash(), &in.store.buffers, n)
 }
 
 // hashHere returns when all that was appended is hashed.

@@ -37,6 +37,7 @@ type Store struct {
 	holds   *holds         // what no removal may delete now
 	pins    pins           // what may not be removed
 
+	buffers    buffers
 	health     health
 	unreadable unreadable
 	windows    *semaphore.Weighted // bytes of memory for what the disk does not take

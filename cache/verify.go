@@ -102,7 +102,7 @@ func (s *Store) check(ctx context.Context, dgst digest.Digest, how reading) (see
 	digester := dgst.Algorithm().Digester()
 	read := readFromDisk
 	if how.keep {
-		read = readAsUsual
+		read = s.readAsUsual
 	}
 	if err := read(ctx, b, digester.Hash(), how.pace); err != nil {
 		if errors.Is(err, syscall.EIO) {
@@ -134,8 +134,8 @@ func kindOf(mode fs.FileMode) string {
 }
 
 // readAsUsual copies a blob to w.
-func readAsUsual(ctx context.Context, b *Blob, w hash.Hash, _ Pace) error {
-	_, err := hashFile(ctx, w, b)
+func (s *Store) readAsUsual(ctx context.Context, b *Blob, w hash.Hash, _ Pace) error {
+	_, err := s.hashFile(ctx, w, b)
 	return err
 }
 

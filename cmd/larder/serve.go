@@ -120,7 +120,7 @@ func (o *options) serve(ctx context.Context, cfg *config.Config) (err error) {
 		has.copies = openCopies(cfg, store, logger)
 	}
 	servers := []server{
-		httpServer{newMirrorServer(registry, has.seeder, cfg, bounds, secret, logger), mirrorListener},
+		mirrorServer{httpServer{newMirrorServer(registry, has.seeder, cfg, bounds, secret, logger), mirrorListener}, mirrorListener},
 		httpServer{newAdminServer(registry, has, cfg, url, logger), adminListener},
 	}
 	if cfg.Proxy.Enabled {
@@ -153,11 +153,13 @@ type httpServer struct {
 	listener net.Listener
 }
 
-func (s httpServer) serve() error {
-	if err := s.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
-		return err
+func (s httpServer) serve() error { return unlessClosed(s.Serve(s.listener)) }
+
+func unlessClosed(err error) error {
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
 	}
-	return nil
+	return err
 }
 
 func (s httpServer) shutdown(ctx context.Context) error {
@@ -167,6 +169,14 @@ func (s httpServer) shutdown(ctx context.Context) error {
 	}
 	return err
 }
+
+// mirrorServer is the mirror's, whose idle connections are parked.
+type mirrorServer struct {
+	httpServer
+	listener *mirror.Listener
+}
+
+func (s mirrorServer) serve() error { return unlessClosed(mirror.Serve(s.Server, s.listener)) }
 
 func newMirrorServer(registry *remotes.Registry, seeder *seed.Seeder, cfg *config.Config, bounds bounds, secret string, logger *slog.Logger) *http.Server {
 	o := mirror.Options{
@@ -182,7 +192,6 @@ func newMirrorServer(registry *remotes.Registry, seeder *seed.Seeder, cfg *confi
 	handler := mirror.New(registry, o)
 	return &http.Server{
 		Handler:           handler,
-		ConnContext:       mirror.ConnContext,
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,

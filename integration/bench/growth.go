@@ -31,7 +31,7 @@ func (sc *scene) grown(ctx context.Context, u *upstream, steps []int, room int64
 	if err := os.Mkdir(growing, 0o700); err != nil {
 		return nil, fmt.Errorf("folder of stores: %w", err)
 	}
-	srv, err := sc.keep(sc.startLarder(ctx, growing, u.URL(), ""))
+	srv, err := sc.keep(sc.startLarder(ctx, sc.bin, growing, u.URL(), ""))
 	if err != nil {
 		return nil, err
 	}
@@ -62,7 +62,7 @@ func (sc *scene) copied(ctx context.Context, u *upstream, srv *server, dir strin
 	if err := command(ctx, sc.dir, "cp", "-a", from, dir); err != nil {
 		return nil, err
 	}
-	at, err := sc.keep(sc.startLarder(ctx, dir, u.URL(), ""))
+	at, err := sc.keep(sc.startLarder(ctx, sc.bin, dir, u.URL(), ""))
 	if err != nil {
 		return nil, err
 	}

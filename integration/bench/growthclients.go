@@ -78,7 +78,7 @@ func (sc *scene) larderAndNginx(ctx context.Context, u *upstream, img *image) (s
 	if err != nil {
 		return nil, err
 	}
-	srv, err := sc.keep(sc.startLarder(ctx, dir, u.URL(), ""))
+	srv, err := sc.keep(sc.startLarder(ctx, sc.bin, dir, u.URL(), ""))
 	if err != nil {
 		return nil, err
 	}

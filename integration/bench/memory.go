@@ -34,7 +34,7 @@ func memoryUse() experiment {
 		name: "resident memory",
 		about: "The most memory that the server's processes have resident, together (VmHWM, reset before each part): while 32 clients bring a blob of 32 MiB (-full: 1 GiB) each that is not stored, " +
 			"at once; while 32 connections fetch one stored blob 8 times each; and with 10,000 connections that have asked for a manifest once, one after the other, and stay open, in a process started for it. " +
-			"larder has upstream.max_connections = 0 here: by default it runs 24 fills from one upstream at a time. nginx serves larder's files.",
+			"larder has upstream.max_connections = 0 here: by default it runs 24 fills from one upstream at a time. nginx and Go's file server serve larder's files.",
 		run: runMemory,
 	}
 }
@@ -90,24 +90,38 @@ func measureMemory(ctx context.Context, sc *scene, kind pullThrough, srv *server
 	if err := srv.fetchWhole(ctx, srv.manifestPath(img, tag), img.manifest); err != nil {
 		return err
 	}
-	if err := measureIdle(ctx, sc, kind, img, u, m); err != nil || kind.who != larder || !sc.has("nginx", nginx) {
+	if err := measureIdle(ctx, sc, kind, img, u, m); err != nil || kind.who != larder {
 		return err
 	}
-	dir, err := sc.newDir()
-	if err != nil {
-		return err
+	return measureBeside(ctx, sc, filepath.Join(srv.root, "blobs"), img, m.round)
+}
+
+// measureBeside is with servers of files: larder's own, below root.
+func measureBeside(ctx context.Context, sc *scene, root string, img *image, round int) error {
+	starts := []func() (*server, error){func() (*server, error) { return startFileServer(ctx, root) }}
+	if sc.has("nginx", nginx) {
+		dir, err := sc.newDir()
+		if err != nil {
+			return err
+		}
+		starts = append(starts, func() (*server, error) { return sc.startNginx(ctx, dir, root, false) })
 	}
-	limit, err := sc.startNginx(ctx, dir, filepath.Join(srv.root, "blobs"), false)
-	if err != nil {
-		return err
+	for _, start := range starts {
+		srv, err := start()
+		if err != nil {
+			return err
+		}
+		m := &measured{who: srv.who, round: round, values: map[string]float64{}}
+		err = errors.Join(
+			peak(m, streams, srv, func() error { return stream(ctx, srv, img) }),
+			peak(m, conns, srv, func() error { return hold(ctx, srv, img) }),
+			srv.close())
+		if err != nil {
+			return err
+		}
+		sc.sheet.add(m)
 	}
-	beside := &measured{who: nginx, round: m.round, values: map[string]float64{}}
-	err = errors.Join(
-		peak(beside, streams, limit, func() error { return stream(ctx, limit, img) }),
-		peak(beside, conns, limit, func() error { return hold(ctx, limit, img) }),
-		limit.close())
-	sc.sheet.add(beside)
-	return err
+	return nil
 }
 
 // measureIdle is with a new process: what the streams have left is not of interest.

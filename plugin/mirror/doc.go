@@ -41,6 +41,12 @@
 // is cut, one that reads slowly is not. (TestConnectionsAboveTheBound,
 // TestOpenBlobsAreBounded, TestListenerEnds, TestStalledReaderIsCut)
 //
+// Of many idle connections few take the memory that net/http has for each; those that
+// are idle for longest are parked. They stay open, and are served when they say
+// something. A client that has begun to say something is not parked.
+// (TestParkedConnectionIsServed, TestLongestIdleIsParked, TestBegunRequestIsNotParked,
+// TestParkingUnderLoad, TestCalledTooLate, TestParkedConnectionEnds)
+//
 // A fill goes on when its client leaves. (TestFillOutlivesClient)
 //
 // Who wants anything of a private repository shows a pull secret, by the Basic

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -38,6 +37,8 @@ type Listener struct {
 	freed chan struct{} // gets a value when a connection is closed; never blocks
 	busy  atomic.Bool   // said in the log
 
+	parking *parking
+
 	mu     sync.Mutex // guards what follows
 	spare  *os.File   // gives its descriptor to a client that can only be told to go; nil while lent
 	closed bool
@@ -58,7 +59,9 @@ func Listen(ctx context.Context, address string, bounds Bounds, logger *slog.Log
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("listen on %s: %w", address, err), l.Close())
 	}
-	return &Listener{tcp: tcp, bounds: bounds, logger: logger, freed: make(chan struct{}, 1), spare: spare}, nil
+	return &Listener{
+		tcp: tcp, bounds: bounds, logger: logger, freed: make(chan struct{}, 1), parking: newParking(tcp.Addr(), maxWaiting), spare: spare,
+	}, nil
 }
 
 // Addr is where it listens.
@@ -177,44 +180,3 @@ func (l *Listener) keepSpare() bool {
 func reset(c *net.TCPConn) {
 	_, _ = c.SetLinger(0), c.Close() // if it is not reset, it ends in order
 }
-
-// conn is a connection that is counted.
-type conn struct {
-	*net.TCPConn
-	listener *Listener
-	over     bool // the bound was reached before it
-	once     sync.Once
-}
-
-// ReadFrom is called by net/http for a body, when what is before it has been sent.
-func (c *conn) ReadFrom(src io.Reader) (int64, error) {
-	if body, ok := src.(*sending); ok {
-		return body.sendTo(c.TCPConn)
-	}
-	return c.TCPConn.ReadFrom(src)
-}
-
-func (c *conn) Close() error {
-	c.once.Do(func() {
-		c.listener.open.Add(-1)
-		select {
-		case c.listener.freed <- struct{}{}:
-		default:
-		}
-	})
-	return c.TCPConn.Close()
-}
-
-type overKey struct{}
-
-// ConnContext is for http.Server: it lets a Server know the connections that
-// are one too many.
-func ConnContext(ctx context.Context, c net.Conn) context.Context {
-	if c, ok := c.(*conn); ok && c.over {
-		return context.WithValue(ctx, overKey{}, true)
-	}
-	return ctx
-}
-
-// isOver reports whether the request came over one connection too many.
-func isOver(ctx context.Context) bool { return ctx.Value(overKey{}) != nil }

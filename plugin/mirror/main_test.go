@@ -7,7 +7,6 @@ import (
 	"errors"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"sync"
 	"testing"
@@ -57,6 +56,7 @@ type setup struct {
 	self       bool                // the mirror itself is first in that route
 	disk       cache.Disk          // under the store
 	bounds     Bounds
+	waiting    int // of the parking; 0: as many as the daemon has
 	maxOpen    int
 	seeder     Seeder
 	prefetcher Prefetcher
@@ -75,6 +75,9 @@ func newBench(t *testing.T, change ...func(*setup)) *bench {
 		t.Fatal(err)
 	}
 	b.listener, b.addr = listener, listener.Addr().String()
+	if s.waiting > 0 {
+		listener.parking.waiting = s.waiting
+	}
 	if s.self {
 		s.first = append(s.first, upstream.Endpoint{Scheme: "http", Host: b.addr})
 	}
@@ -126,11 +129,11 @@ func (b *bench) registry(pool *upstream.Pool, route []upstream.Endpoint, s setup
 }
 
 // serve runs the handler as the daemon does, until the test ends.
-func (b *bench) serve(listener net.Listener, handler http.Handler) {
-	srv := &http.Server{Handler: handler, ConnContext: ConnContext, ReadHeaderTimeout: 10 * time.Second, MaxHeaderBytes: 64 << 10,
+func (b *bench) serve(listener *Listener, handler http.Handler) {
+	srv := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)}
 	done := make(chan error, 1)
-	go func() { done <- srv.Serve(listener) }()
+	go func() { done <- Serve(srv, listener) }()
 	b.t.Cleanup(func() {
 		if err := srv.Close(); err != nil {
 			b.t.Errorf("close server: %v", err)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strconv"
 	"sync/atomic"
 	"syscall"
@@ -69,18 +70,7 @@ func TestSending(t *testing.T) {
 			t.Parallel()
 			body := &selfSender{Reader: bytes.NewReader(data), data: data, upTo: tc.upTo, broken: tc.broken}
 			results := make(chan *recorder, 1)
-			b := newBench(t)
-			var listener net.Listener
-			listener, err := Listen(t.Context(), "127.0.0.1:0", Bounds{}, b.listener.logger)
-			if tc.foreign {
-				listener.Close()
-				listener, err = new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			b.addr = listener.Addr().String()
-			b.serve(listener, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			handler := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 				w.Header().Set("Content-Length", strconv.FormatInt(tc.n, 10))
 				rec := &recorder{ResponseWriter: w, buffers: &buffers{}}
 				_, _ = body.Seek(tc.off, io.SeekStart)
@@ -92,7 +82,20 @@ func TestSending(t *testing.T) {
 				if err != nil {
 					panic(http.ErrAbortHandler)
 				}
-			}))
+			})
+			b := newBench(t)
+			if tc.foreign {
+				srv := httptest.NewServer(handler)
+				defer srv.Close()
+				b.addr = srv.Listener.Addr().String()
+			} else {
+				listener, err := Listen(t.Context(), "127.0.0.1:0", Bounds{}, b.listener.logger)
+				if err != nil {
+					t.Fatal(err)
+				}
+				b.addr = listener.Addr().String()
+				b.serve(listener, handler)
+			}
 			a, err := b.try(soon(t), http.MethodGet, "/")
 			if err != nil && tc.want > 0 {
 				t.Fatal(err)

@@ -13,20 +13,9 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// blobBuffer is how much is read from the network at once.
-const blobBuffer = 64 << 10
-
-// partBuffer is for those who read more at once than any buffer holds.
-const partBuffer = 4 << 10
-
-// bufferOf is how much is read at once for a body. Parts are many, and go into
-// memory of their own.
-func bufferOf(p purpose) int {
-	if p.span.isAhead() {
-		return partBuffer
-	}
-	return blobBuffer
-}
+// blobBuffer is for the first bytes of a body, which are waited for. Who reads a blob
+// reads more at once, and that goes past the buffer.
+const blobBuffer = 4 << 10
 
 // Blob opens a blob at an offset. size is the whole blob's in bytes, -1 if
 // upstream did not tell. The bytes are not checked: the fill does that. A
@@ -74,7 +63,7 @@ func (c *Client) openBlob(ctx context.Context, p purpose, dgst digest.Digest, of
 		// containerd's client connects at the first Read. Do that now, so
 		// that a refusal is this call's error.
 		once := &endOnce{from: raw, wrap: x.cut}
-		buffered := bufio.NewReaderSize(once, bufferOf(p))
+		buffered := bufio.NewReaderSize(once, blobBuffer)
 		if _, err := buffered.Peek(1); err != nil && !errors.Is(err, io.EOF) {
 			return errors.Join(once.cause, raw.Close())
 		}

@@ -177,7 +177,6 @@ func newTransport(options Options, d *dialer, proxies *httpproxy.Config, cfg *tl
 		MaxIdleConns:        100,
 		MaxIdleConnsPerHost: 16,
 		IdleConnTimeout:     60 * time.Second,
-		ReadBufferSize:      64 << 10,
 	}
 }
 
