@@ -19,9 +19,11 @@ const (
 	leastWorth = 0.1
 	// enough bytes a second of one connection: what is slow then is not the line.
 	enough = 128 << 20
-	// rest is how long nothing is tried after an addition brought nothing, and
-	// backoff after an upstream refused.
-	rest    = 10 * time.Second
+	// firstRest is how long nothing is tried after an addition brought nothing, for
+	// noise may have hidden what it brought; twice as long after each one more that
+	// does not, up to rest. backoff is that after an upstream refused.
+	firstRest = 2 * time.Second
+	rest      = 10 * time.Second
 	backoff = time.Minute
 	// memory is how long what was found holds while nothing is fetched.
 	memory = time.Minute
@@ -41,6 +43,7 @@ type Governor struct {
 	steps   []level // what those that stayed were compared with
 	wanted  bool    // one more was asked for, and refused
 	quiet   time.Time
+	pause   time.Duration // the last rest; 0 after an addition that stayed
 	idle    time.Time // since when nothing runs
 	opening time.Duration
 
@@ -61,7 +64,7 @@ func (g *Governor) Join() {
 	defer g.mu.Unlock()
 	now := time.Now()
 	if g.running == 0 && now.Sub(g.idle) > memory {
-		g.target, g.trial, g.steps = 0, nil, nil
+		g.target, g.trial, g.steps, g.pause = 0, nil, nil, 0
 	}
 	g.running++
 	g.begin(now)
@@ -161,9 +164,10 @@ func (g *Governor) decide(now time.Time, is level) {
 			g.wanted = true
 		case is.speed < was.speed*(1+gain):
 			g.target = was.connections
-			g.quiet = now.Add(rest)
+			g.rest(now)
 			return
 		default:
+			g.pause = 0
 			g.target = is.connections
 			g.steps = append(g.steps, *was)
 		}
@@ -171,7 +175,8 @@ func (g *Governor) decide(now time.Time, is level) {
 	if n := len(g.steps); n > 0 && is.connections > g.steps[n-1].connections && is.speed < g.steps[n-1].speed {
 		// With fewer it was faster: the trial was luck, or the line is another one.
 		g.target, g.trial = g.steps[n-1].connections, nil
-		g.steps, g.quiet = g.steps[:n-1], now.Add(rest)
+		g.steps = g.steps[:n-1]
+		g.rest(now)
 		return
 	}
 	wanted := g.wanted
@@ -180,4 +185,10 @@ func (g *Governor) decide(now time.Time, is level) {
 		return
 	}
 	g.trial, g.target = &is, 2*is.connections
+}
+
+// rest has nothing tried for a while.
+func (g *Governor) rest(now time.Time) {
+	g.pause = min(max(2*g.pause, firstRest), rest)
+	g.quiet = now.Add(g.pause)
 }

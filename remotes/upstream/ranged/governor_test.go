@@ -89,8 +89,13 @@ func TestGovernorRests(t *testing.T) {
 			}
 		}
 		watch(time.Minute)
-		if tries < 4 || tries > 7 {
-			t.Errorf("%d trials a minute on a line that all share, want one in ten seconds or so", tries)
+		if tries < 6 || tries > 8 {
+			t.Errorf("%d trials in the first minute on a line that all share, want them after 2, 4 and 8 seconds, and then every ten or so", tries)
+		}
+		tries = 0
+		watch(time.Minute)
+		if tries < 4 || tries > 6 {
+			t.Errorf("%d trials in a minute later on, want one in ten seconds or so", tries)
 		}
 		tries = 0
 		g.Refused()
