@@ -24,7 +24,7 @@ const (
 	// does not, up to rest. backoff is that after an upstream refused.
 	firstRest = 2 * time.Second
 	rest      = 10 * time.Second
-	backoff = time.Minute
+	backoff   = time.Minute
 	// memory is how long what was found holds while nothing is fetched.
 	memory = time.Minute
 )
@@ -44,7 +44,7 @@ type Governor struct {
 	wanted  bool    // one more was asked for, and refused
 	quiet   time.Time
 	pause   time.Duration // the last rest; 0 after an addition that stayed
-	idle    time.Time // since when nothing runs
+	idle    time.Time     // since when nothing runs
 	opening time.Duration
 
 	since time.Time // of the span
