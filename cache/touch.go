@@ -131,7 +131,7 @@ func (s *Store) writeUses() {
 			}
 		}
 		for dgst, size := range sizes {
-			f := decodeFacts(tx.Bucket([]byte(blobsBucket)).Get([]byte(dgst)))
+			f := blobIn(tx, dgst)
 			if !f.IsMeasured() { // else it was measured when it was published
 				f.Size = size
 			}
@@ -141,7 +141,7 @@ func (s *Store) writeUses() {
 			}
 		}
 		for dgst, v := range right {
-			f := decodeFacts(tx.Bucket([]byte(blobsBucket)).Get([]byte(dgst)))
+			f := blobIn(tx, dgst)
 			f.Size, f.Verified = v.size, later(f.Verified, v.at)
 			if err := putRecord(tx, blobsBucket, dgst.String(), f); err != nil {
 				return err
