@@ -3,6 +3,7 @@ package cache
 import (
 	"errors"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -16,15 +17,17 @@ import (
 )
 
 // TestIndexIsSmall bounds what a tiny blob that was pulled takes of the index's file,
-// with all that is unused in it.
+// with all that is unused in it, and what it takes when all blobs were used at once.
 func TestIndexIsSmall(t *testing.T) {
 	t.Parallel()
-	const blobs, most = 4000, 300
+	const blobs, mostPulled, mostUsed = 4000, 300, 400
 	s := openStore(t, t.TempDir(), quiet())
 	s.index.db.NoSync = true
 	empty, commits := indexSize(t, s)
+	var dgsts []digest.Digest
 	for i := range uint64(blobs) {
 		_, dgst := blobOf(i, 16)
+		dgsts = append(dgsts, dgst)
 		if err := s.notePublished(dgst, 16, Facts{Source: "https://registry-1.docker.io"}, true, "docker.io/library/tiny"); err != nil {
 			t.Fatal(err)
 		}
@@ -35,8 +38,26 @@ func TestIndexIsSmall(t *testing.T) {
 	}
 	each := (full - empty) / blobs
 	t.Logf("%d bytes a blob that was pulled", each)
-	if each > most {
-		t.Errorf("a blob that was pulled takes %d bytes, want at most %d", each, most)
+	if each > mostPulled {
+		t.Errorf("a blob that was pulled takes %d bytes, want at most %d", each, mostPulled)
+	}
+	for _, dgst := range dgsts {
+		if err := makeFile(filepath.Join(s.root, "blobs", "sha256", dgst.Encoded()), 16); err != nil {
+			t.Fatal(err)
+		}
+		s.Touch("", dgst)
+	}
+	s.writeUses()
+	full, _ = indexSize(t, s)
+	each = (full - empty) / blobs
+	t.Logf("%d bytes a blob that was used", each)
+	if each > mostUsed {
+		t.Errorf("a blob that was used takes %d bytes, want at most %d", each, mostUsed)
+	}
+	for _, dgst := range dgsts {
+		if f, err := s.Facts(dgst); err != nil || f.Used.IsZero() || f.Used.Nanosecond() != 0 {
+			t.Fatalf("facts of %s are %+v, %v, want it to be used, in whole seconds", dgst, f, err)
+		}
 	}
 }
 

@@ -30,8 +30,8 @@ type Facts struct {
 	Source string `json:"source,omitempty"`
 	// Updated is when labels changed last.
 	Updated time.Time `json:"updated,omitzero"`
-	// Used is when the blob was last used, as told to Touch. Up to a minute
-	// of it may be lost in a crash.
+	// Used is when the blob was last used, as told to Touch: in whole seconds, once
+	// it is in the index. Up to a minute of it may be lost in a crash.
 	Used time.Time `json:"used,omitzero"`
 	// Verified is when the blob was last read from the disk and had its
 	// digest. Up to a minute of it may be lost in a crash.
