@@ -52,9 +52,9 @@ func (s *Store) Update(_ context.Context, info content.Info, fieldpaths ...strin
 		}
 	}
 	now := s.now()
-	err = s.changeFacts(info.Digest, func(f *Facts) {
-		f.Labels = mergeLabels(f.Labels, info.Labels, fieldpaths)
-		f.Updated = now
+	err = s.changeFacts(info.Digest, func(r *blobRecord) {
+		r.Labels = mergeLabels(r.Labels, info.Labels, fieldpaths)
+		r.Updated = now
 	})
 	if err != nil {
 		return content.Info{}, fmt.Errorf("update labels: %w", err)

@@ -66,7 +66,7 @@ func (x *index) putDamage(d Damage) error {
 	return x.change(func(tx *bolt.Tx) error {
 		damages := tx.Bucket([]byte(damageBucket))
 		return errors.Join(
-			tx.Bucket([]byte(blobsBucket)).Delete([]byte(d.Digest)),
+			forgetFacts(tx, d.Digest),
 			damages.Put([]byte(d.key()), data),
 			trimFirst(damages, maxDamages),
 		)

@@ -76,8 +76,8 @@
 // Who has it is remembered. An upstream that sent a blob's bytes makes its
 // repository a holder of the blob, once they are verified and before the blob
 // can be seen. What a fill for a private [Origin] left unfinished is resumed for
-// the same repository only. (TestHolders, TestFillNotesHolder,
-// TestPrivatePrefixStays)
+// the same repository only. A damaged blob keeps its holders. (TestHolders,
+// TestFillNotesHolder, TestBlobRecord, TestDamageKeepsHolders, TestPrivatePrefixStays)
 //
 // Only what was published is served. A link, fifo, socket or folder among the
 // blobs is not there for any reader, and hangs none. Publishing replaces it;
@@ -137,8 +137,12 @@
 // TestHistoryOfOlderStore, TestHistoryIsBounded, TestHistoriesAreBounded)
 //
 // A list of referrers belongs to a manifest of a repository, and goes with it.
-// (TestReferrers) A store of an older larder opens as it is, and opens there again.
-// (TestOpenOldIndex, TestUpgrade, TestUpgradeResumes, TestWayBack)
+// (TestReferrers) A store of an older larder opens as it is, and opens there again,
+// where holders of what came meanwhile are not known.
+// (TestOpenOldIndex, TestUpgrade, TestUpgradeResumes, TestWayBack, TestOldRecords)
+//
+// A tiny blob that was pulled takes 300 bytes of the index at most, where names are of
+// a usual length. (TestIndexIsSmall)
 //
 // The store keeps within its [Budget]. What it takes is counted as the file system
 // counts, over restarts without a look at the blobs; a fill, a Put and a Writer

@@ -19,7 +19,8 @@ type Facts struct {
 	// Size in bytes; 0 if unknown. Measured once the blob was published;
 	// before that it is what a manifest claims.
 	Size int64 `json:"size,omitempty"`
-	// Measured says that Size is that of the bytes that this store published.
+	// Measured says that Size is that of the bytes that this store published. Of a
+	// blob that has a Source it need not say so; see IsMeasured.
 	Measured bool `json:"measured,omitempty"`
 	// MediaType as the first descriptor gave it, or the Put that brought
 	// the bytes.
@@ -29,8 +30,8 @@ type Facts struct {
 	Source string `json:"source,omitempty"`
 	// Updated is when labels changed last.
 	Updated time.Time `json:"updated,omitzero"`
-	// Used is when the blob was last used, as told to Touch. Up to a minute
-	// of it may be lost in a crash.
+	// Used is when the blob was last used, as told to Touch: in whole seconds, once
+	// it is in the index. Up to a minute of it may be lost in a crash.
 	Used time.Time `json:"used,omitzero"`
 	// Verified is when the blob was last read from the disk and had its
 	// digest. Up to a minute of it may be lost in a crash.
@@ -89,26 +90,34 @@ func (s *Store) Facts(dgst digest.Digest) (Facts, error) {
 // SetFacts adds to what is known of a blob. What is known already stays, and
 // nothing is written if nothing is new.
 func (s *Store) SetFacts(dgst digest.Digest, facts Facts) error {
-	return s.changeFacts(dgst, func(f *Facts) { f.merge(facts) })
+	return s.changeFacts(dgst, func(r *blobRecord) { r.merge(facts) })
 }
 
 // notePublished adds to the facts of a blob that is published. Its size was
 // measured. What manifests claimed before is overruled, and, if its bytes came
 // just now, so is the media type: any manifest may name any digest, and must
-// not decide what somebody else's blob is.
-func (s *Store) notePublished(dgst digest.Digest, size int64, facts Facts, isNew bool) error {
-	return s.changeFacts(dgst, func(f *Facts) {
-		f.Size = size
-		f.Measured = true
+// not decide what somebody else's blob is. A holder is noted in the same transaction,
+// but where the blob has another one already.
+func (s *Store) notePublished(dgst digest.Digest, size int64, facts Facts, isNew bool, holder string) error {
+	err := s.changeFacts(dgst, func(r *blobRecord) {
+		r.Size = size
 		if isNew && facts.MediaType != "" {
-			f.MediaType = facts.MediaType
+			r.MediaType = facts.MediaType
 		}
-		f.merge(facts)
+		r.merge(facts)
+		r.Measured = r.Measured || r.Source == ""
+		if r.Holder == "" {
+			r.Holder = holder
+		}
 	})
+	if err != nil || holder == "" {
+		return err
+	}
+	return s.PutHolder(dgst, holder)
 }
 
-func (s *Store) changeFacts(dgst digest.Digest, change func(*Facts)) error {
-	err := s.index.changeFacts([]digest.Digest{dgst}, func(_ int, f *Facts) { change(f) })
+func (s *Store) changeFacts(dgst digest.Digest, change func(*blobRecord)) error {
+	err := s.index.changeFacts([]digest.Digest{dgst}, func(_ int, r *blobRecord) { change(r) })
 	if err != nil {
 		return fmt.Errorf("note facts of %s: %w", dgst, err)
 	}
@@ -130,7 +139,7 @@ func (s *Store) noteDescriptors(descs []ocispec.Descriptor, also ...rawRecord) e
 		dgsts = append(dgsts, desc.Digest)
 		claims = append(claims, Facts{Size: max(0, desc.Size), MediaType: desc.MediaType})
 	}
-	err := s.index.changeFacts(dgsts, func(i int, f *Facts) { f.merge(claims[i]) }, also...)
+	err := s.index.changeFacts(dgsts, func(i int, r *blobRecord) { r.merge(claims[i]) }, also...)
 	if err != nil {
 		return fmt.Errorf("note facts of %d blobs: %w", len(descs), err)
 	}
@@ -140,7 +149,7 @@ func (s *Store) noteDescriptors(descs []ocispec.Descriptor, also ...rawRecord) e
 // changeFacts applies change to the facts of each digest, and writes what else
 // is given, in one transaction. It looks first: a write that changes nothing
 // would still cost an fsync.
-func (x *index) changeFacts(dgsts []digest.Digest, change func(i int, f *Facts), also ...rawRecord) error {
+func (x *index) changeFacts(dgsts []digest.Digest, change func(i int, r *blobRecord), also ...rawRecord) error {
 	var differs bool
 	err := x.view(func(tx *bolt.Tx) error {
 		for _, r := range also {
@@ -148,7 +157,7 @@ func (x *index) changeFacts(dgsts []digest.Digest, change func(i int, f *Facts),
 			differs = differs || old == nil || !bytes.Equal(old, r.value)
 		}
 		for i, dgst := range dgsts {
-			old, data, err := changedFacts(tx, dgst, func(f *Facts) { change(i, f) })
+			old, data, err := changedFacts(tx, dgst, func(r *blobRecord) { change(i, r) })
 			if err != nil {
 				return err
 			}
@@ -166,7 +175,7 @@ func (x *index) changeFacts(dgsts []digest.Digest, change func(i int, f *Facts),
 			}
 		}
 		for i, dgst := range dgsts {
-			_, data, err := changedFacts(tx, dgst, func(f *Facts) { change(i, f) })
+			_, data, err := changedFacts(tx, dgst, func(r *blobRecord) { change(i, r) })
 			if err != nil {
 				return err
 			}
@@ -180,19 +189,10 @@ func (x *index) changeFacts(dgsts []digest.Digest, change func(i int, f *Facts),
 
 // changedFacts returns a record as it is, nil if there is none, and as it
 // would be after change.
-func changedFacts(tx *bolt.Tx, dgst digest.Digest, change func(*Facts)) (old, data []byte, err error) {
+func changedFacts(tx *bolt.Tx, dgst digest.Digest, change func(*blobRecord)) (old, data []byte, err error) {
 	old = tx.Bucket([]byte(blobsBucket)).Get([]byte(dgst))
-	f := decodeFacts(old)
-	change(&f)
-	data, err = json.Marshal(f)
+	r := decodeBlob(old)
+	change(&r)
+	data, err = json.Marshal(r)
 	return old, data, err
-}
-
-// decodeFacts decodes a record. A damaged one is begun anew.
-func decodeFacts(data []byte) Facts {
-	var f Facts
-	if data == nil || json.Unmarshal(data, &f) != nil {
-		return Facts{}
-	}
-	return f
 }

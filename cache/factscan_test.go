@@ -8,11 +8,11 @@ import (
 
 // FuzzScanFacts compares the scan with the decoder, for all that larder writes.
 func FuzzScanFacts(f *testing.F) {
-	f.Add(int64(0), "", "", int64(0), int64(0), "", "")
-	f.Add(int64(5), "application/vnd.oci.image.manifest.v1+json", "https://a.test", int64(1_700_000_000), int64(5), "", "")
-	f.Add(int64(-5), `"size":7,`, `\"used\":"`, int64(-62135596800), int64(1), "size", `"used":"x"`)
-	f.Add(int64(1), "ü", "\x00\xff<>&", int64(1), int64(999_999_999), "containerd.io/x", "1")
-	f.Fuzz(func(t *testing.T, size int64, mediaType, source string, sec, nsec int64, label, value string) {
+	f.Add(int64(0), "", "", int64(0), int64(0), "", "", "")
+	f.Add(int64(5), "application/vnd.oci.image.manifest.v1+json", "https://a.test", int64(1_700_000_000), int64(5), "", "", "docker.io/library/app")
+	f.Add(int64(-5), `"size":7,`, `\"used\":"`, int64(-62135596800), int64(1), "size", `"used":"x"`, `"size":7`)
+	f.Add(int64(1), "ü", "\x00\xff<>&", int64(1), int64(999_999_999), "containerd.io/x", "1", `","used":"`)
+	f.Fuzz(func(t *testing.T, size int64, mediaType, source string, sec, nsec int64, label, value, holder string) {
 		facts := Facts{Size: size, MediaType: mediaType, Source: source, Used: time.Unix(sec%(1<<37), nsec%1e9).UTC()}
 		if sec == 0 {
 			facts.Used = time.Time{}
@@ -20,7 +20,7 @@ func FuzzScanFacts(f *testing.F) {
 		if label != "" {
 			facts.Labels = map[string]string{label: value}
 		}
-		record, err := json.Marshal(facts)
+		record, err := json.Marshal(blobRecord{facts, holder})
 		if err != nil {
 			t.Skip(err)
 		}

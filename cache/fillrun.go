@@ -59,15 +59,9 @@ func (f *Fill) fill(ctx context.Context, src Source) error {
 // publish makes the verified bytes a blob. Facts are worth less than bytes:
 // that they cannot be noted fails nobody's pull.
 func (f *Fill) publish(ctx context.Context, in *ingest, source string) error {
-	if f.origin.Repository != "" {
-		// Before the blob can be seen: who asks for it then finds its holder.
-		if err := f.store.PutHolder(f.digest, f.origin.Repository); err != nil {
-			f.store.logger.WarnContext(ctx, "fill: holder not noted", "digest", f.digest, "err", err)
-		}
-	}
-	// And before it can be served: a file that is changed from now on shows by its
-	// size.
-	if err := f.store.notePublished(f.digest, in.offset, Facts{Source: source}, true); err != nil {
+	// Before the blob can be seen: who asks for it then finds its holder. And before
+	// it can be served: a file that is changed from now on shows by its size.
+	if err := f.store.notePublished(f.digest, in.offset, Facts{Source: source}, true, f.origin.Repository); err != nil {
 		f.store.logger.WarnContext(ctx, "fill: facts not noted", "digest", f.digest, "err", err)
 	}
 	if err := in.publish(ctx, f.digest); err != nil && !errdefs.IsAlreadyExists(err) {

@@ -165,7 +165,7 @@ func (p *pass) forgetClaims(tx *bolt.Tx, manifest digest.Digest) error {
 			continue
 		}
 		dgst := textOf(alg, sum)
-		if f := decodeFacts(tx.Bucket([]byte(blobsBucket)).Get([]byte(dgst))); f.IsMeasured() {
+		if blobIn(tx, dgst).IsMeasured() {
 			continue // it came since the pass began
 		}
 		if err := tx.Bucket([]byte(blobsBucket)).Delete([]byte(dgst)); err != nil {

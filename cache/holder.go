@@ -2,12 +2,10 @@ package cache
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"time"
+	"slices"
 
-	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	bolt "go.etcd.io/bbolt"
 )
@@ -31,41 +29,44 @@ func (o Origin) owner() string {
 	return ""
 }
 
-// Holder says that an upstream of a repository has a blob: it sent the bytes, or
-// has shown that it could.
-type Holder struct {
-	Digest     digest.Digest `json:"digest"`
-	Repository string        `json:"repository"`
-	// Since is when that was first seen.
-	Since time.Time `json:"since"`
-}
-
 func holderPrefix(dgst digest.Digest) string { return dgst.String() + " " }
 
-func (h Holder) key() string { return holderPrefix(h.Digest) + h.Repository }
-
-// PutHolder records that a repository has a blob. What is recorded already
-// costs no write. Delete of the blob forgets all of its holders.
+// PutHolder records that a repository is a holder of a blob: an upstream of it sent
+// the bytes, or has shown that it could. What is recorded already costs no write.
+// Delete of the blob forgets all of its holders.
 func (s *Store) PutHolder(dgst digest.Digest, repository string) error {
-	h := Holder{Digest: dgst, Repository: repository}
 	known, err := s.Holds(dgst, repository)
 	if err != nil || known {
 		return err
 	}
-	h.Since = s.now()
-	if err := s.index.put(holdersBucket, h.key(), h); err != nil {
+	err = s.index.change(func(tx *bolt.Tx) error { return putHolder(tx, dgst, repository) })
+	if err != nil {
 		return fmt.Errorf("note that %s has %s: %w", repository, dgst, err)
 	}
 	return nil
 }
 
+// putHolder notes a holder in the blob's record, or in one of its own where that has
+// another, or is a claim: who drops claims need not know of holders. An older larder
+// noted each in one of its own, whose key says all.
+func putHolder(tx *bolt.Tx, dgst digest.Digest, repository string) error {
+	r := blobIn(tx, dgst)
+	if r.Holder == repository {
+		return nil
+	}
+	if r.Holder == "" && r.IsMeasured() {
+		r.Holder = repository
+		return putRecord(tx, blobsBucket, dgst.String(), r)
+	}
+	return putRecord(tx, holdersBucket, holderPrefix(dgst)+repository, struct{}{})
+}
+
 // PutFound is PutHolder and PutLink in one transaction, for a manifest that an
 // upstream of a repository has sent.
 func (s *Store) PutFound(l Link) error {
-	h := Holder{Digest: l.Digest, Repository: l.Repository, Since: s.now()}
 	err := s.index.change(func(tx *bolt.Tx) error {
 		return errors.Join(
-			putRecord(tx, holdersBucket, h.key(), h),
+			putHolder(tx, l.Digest, l.Repository),
 			putRecord(tx, manifestsBucket, l.key(), l))
 	})
 	if err != nil {
@@ -75,23 +76,36 @@ func (s *Store) PutFound(l Link) error {
 }
 
 // Holds reports whether a repository is recorded as a holder of a blob.
-func (s *Store) Holds(dgst digest.Digest, repository string) (bool, error) {
-	var h Holder
-	err := s.index.get(holdersBucket, Holder{Digest: dgst, Repository: repository}.key(), &h)
-	if errdefs.IsNotFound(err) {
+func (s *Store) Holds(dgst digest.Digest, repository string) (held bool, err error) {
+	if repository == "" {
 		return false, nil
 	}
-	return err == nil, err
+	err = s.index.view(func(tx *bolt.Tx) error {
+		held = blobIn(tx, dgst).Holder == repository || isHolder(recordIn(tx, holdersBucket, holderPrefix(dgst)+repository))
+		return nil
+	})
+	if err != nil {
+		return false, fmt.Errorf("read whether %s has %s: %w", repository, dgst, err)
+	}
+	return held, nil
 }
 
-// Holders returns the recorded holders of a blob, in the order of their names.
-func (s *Store) Holders(dgst digest.Digest) ([]Holder, error) {
-	var all []Holder
-	err := s.index.view(func(tx *bolt.Tx) error {
-		return eachHolder(tx, dgst, func(_, data []byte) error {
-			var h Holder
-			if json.Unmarshal(data, &h) == nil {
-				all = append(all, h)
+// isHolder reports whether a record is one, and not damaged.
+func isHolder(record []byte) bool {
+	_, ok := decoded[struct{}](record)
+	return ok
+}
+
+// Holders returns the repositories that are recorded as holders of a blob, in the
+// order of their names.
+func (s *Store) Holders(dgst digest.Digest) (repositories []string, err error) {
+	err = s.index.view(func(tx *bolt.Tx) error {
+		if first := blobIn(tx, dgst).Holder; first != "" {
+			repositories = append(repositories, first)
+		}
+		return eachHolder(tx, dgst, func(key, record []byte) error {
+			if isHolder(record) {
+				repositories = append(repositories, string(key[len(holderPrefix(dgst)):]))
 			}
 			return nil
 		})
@@ -99,9 +113,11 @@ func (s *Store) Holders(dgst digest.Digest) ([]Holder, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read holders of %s: %w", dgst, err)
 	}
-	return all, nil
+	slices.Sort(repositories)
+	return slices.Compact(repositories), nil // an older larder may have noted the first once more
 }
 
+// eachHolder calls fn for each holder that has a record of its own.
 func eachHolder(tx *bolt.Tx, dgst digest.Digest, fn func(key, data []byte) error) error {
 	return eachBelow(tx, holdersBucket, holderPrefix(dgst), fn)
 }

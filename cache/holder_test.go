@@ -61,14 +61,11 @@ func TestHolders(t *testing.T) {
 	}
 }
 
-func holderNames(t *testing.T, s *Store, dgst digest.Digest) (names []string) {
+func holderNames(t *testing.T, s *Store, dgst digest.Digest) []string {
 	t.Helper()
-	holders, err := s.Holders(dgst)
+	names, err := s.Holders(dgst)
 	if err != nil {
 		t.Error(err)
-	}
-	for _, h := range holders {
-		names = append(names, h.Repository)
 	}
 	return names
 }

@@ -22,11 +22,11 @@ import (
 
 // Buckets of the index. They hold JSON records by name, but where they say so.
 const (
-	blobsBucket     = "blobs"     // digest -> Facts
+	blobsBucket     = "blobs"     // digest -> blobRecord
 	tagsBucket      = "tags"      // reference -> Tag
 	manifestsBucket = "manifests" // repository@digest -> Link
 	pinsBucket      = "pins"      // what is pinned, and by whom -> Pin
-	holdersBucket   = "holders"   // digest, repository -> Holder
+	holdersBucket   = "holders"   // digest, repository -> nothing: holders that no blobRecord has
 	referrersBucket = "referrers" // repository@digest -> Referrers
 	historyBucket   = "history"   // reference -> History
 	endedBucket     = "ended"     // end, reference -> nothing: histories of tags that are gone

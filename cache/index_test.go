@@ -266,7 +266,7 @@ func FuzzIndexRecords(f *testing.F) {
 	f.Fuzz(func(t *testing.T, record []byte) {
 		err := s.index.change(func(tx *bolt.Tx) error {
 			for bucket, key := range map[string]string{
-				tagsBucket: "x", blobsBucket: dgst.String(), pinsBucket: "x", manifestsBucket: Link{Repository: "x", Digest: dgst}.key(), referrersBucket: Link{Repository: "x", Digest: dgst}.key(),
+				tagsBucket: "x", blobsBucket: dgst.String(), holdersBucket: holderPrefix(dgst) + "x", pinsBucket: "x", manifestsBucket: Link{Repository: "x", Digest: dgst}.key(), referrersBucket: Link{Repository: "x", Digest: dgst}.key(),
 			} {
 				if err := tx.Bucket([]byte(bucket)).Put([]byte(key), record); err != nil {
 					return err
@@ -282,6 +282,14 @@ func FuzzIndexRecords(f *testing.F) {
 		_, factsErr := s.Facts(dgst)
 		_, linkErr := s.Link("x", dgst)
 		_, referrersErr := s.Referrers("x", dgst)
+		_, holdsErr := s.Holds(dgst, "x")
+		_, holdersErr := s.Holders(dgst)
+		if err := errors.Join(holdsErr, holdersErr, s.PutHolder(dgst, "y")); err != nil {
+			t.Errorf("holders: %v", err)
+		}
+		if held, err := s.Holds(dgst, "y"); !held || err != nil {
+			t.Errorf("a holder that was noted is one: %t, %v", held, err)
+		}
 		for _, err := range []error{tagErr, factsErr, linkErr, referrersErr} {
 			if err != nil && !errdefs.IsNotFound(err) {
 				t.Errorf("read: %v, want not found at most", err)

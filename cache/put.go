@@ -34,7 +34,7 @@ func (s *Store) Put(ctx context.Context, dgst digest.Digest, data []byte, facts 
 			return fmt.Errorf("put %s: %w", dgst, err)
 		}
 	}
-	return s.notePublished(dgst, int64(len(data)), facts, !has)
+	return s.notePublished(dgst, int64(len(data)), facts, !has, "")
 }
 
 func (s *Store) putBytes(ctx context.Context, dgst digest.Digest, data []byte) error {

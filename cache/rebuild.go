@@ -169,7 +169,7 @@ func (r *rebuilding) flush() error {
 	for dgst := range r.facts {
 		dgsts = append(dgsts, dgst)
 	}
-	ferr := r.store.index.changeFacts(dgsts, func(i int, f *Facts) { f.merge(r.facts[dgsts[i]]) })
+	ferr := r.store.index.changeFacts(dgsts, func(i int, b *blobRecord) { b.merge(r.facts[dgsts[i]]) })
 	lerr := r.store.index.change(func(tx *bolt.Tx) error {
 		for _, l := range r.links {
 			if tx.Bucket([]byte(manifestsBucket)).Get([]byte(l.key())) != nil {

@@ -67,7 +67,7 @@ func knownOf(t testing.TB, s *Store) known {
 		return err
 	})
 	ferr := s.index.walk(blobsBucket, func(key string, data []byte) error {
-		k.Types[digest.Digest(key)] = fmt.Sprint(decodeFacts(data).MediaType, decodeFacts(data).Size)
+		k.Types[digest.Digest(key)] = fmt.Sprint(decodeBlob(data).MediaType, decodeBlob(data).Size)
 		return nil
 	})
 	if err := errors.Join(terr, lerr, perr, rerr, ferr); err != nil {

@@ -177,7 +177,7 @@ func (snap *snapshot) addLink(facts *bolt.Bucket, record []byte) error {
 	}
 	fmt.Fprintf(snap.sum, "link %q %t %t\n", l.key(), l.Asked, l.Companion)
 	desc := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: l.Digest}
-	if f := decodeFacts(facts.Get([]byte(l.Digest))); IsManifestMediaType(f.MediaType) {
+	if f := decodeBlob(facts.Get([]byte(l.Digest))); IsManifestMediaType(f.MediaType) {
 		desc.MediaType, desc.Size = f.MediaType, f.Size
 	}
 	desc.Annotations = map[string]string{images.AnnotationImageName: l.key(), annotationLink: string(record)}

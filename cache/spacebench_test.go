@@ -110,10 +110,8 @@ func (s *Store) makeLargeImage(tx *bolt.Tx, rng *rand.ChaCha8, i, n int, isLarge
 			return err
 		}
 		dgsts = append(dgsts, dgst)
-		h := Holder{Digest: dgst, Repository: repository, Since: used}
-		if err := errors.Join(
-			putRecord(tx, blobsBucket, dgst.String(), Facts{Size: size, MediaType: mediaType, Source: "https://upstream.test", Used: used}),
-			putRecord(tx, holdersBucket, h.key(), h)); err != nil {
+		facts := Facts{Size: size, MediaType: mediaType, Source: "https://upstream.test", Used: used}
+		if err := putRecord(tx, blobsBucket, dgst.String(), blobRecord{facts, repository}); err != nil {
 			return err
 		}
 	}

@@ -1,6 +1,8 @@
 package cache
 
 import (
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -106,52 +108,74 @@ func (u *uses) take() (tags map[string]time.Time, blobs map[digest.Digest]time.T
 	return tags, blobs, right
 }
 
-// writeUses moves the uses to the index in one transaction. They are worth
-// little: if that fails they are lost.
+// usesBatch is how many blobs share a transaction of writeUses. A transaction writes
+// the pages that it changes anew, and leaves as much room unused in the file.
+const usesBatch = 1000
+
+// writeUses moves the uses to the index. They are worth little: if that fails they
+// are lost.
 func (s *Store) writeUses() {
 	tags, blobs, right := s.uses.take()
-	sizes := map[digest.Digest]int64{}
-	for dgst := range blobs {
-		if fi, err := s.stat(dgst); err == nil {
-			sizes[dgst] = fi.Size()
+	dgsts := slices.AppendSeq(slices.Collect(maps.Keys(blobs)), maps.Keys(right))
+	slices.Sort(dgsts) // as the index is
+	dgsts = slices.Compact(dgsts)
+	err := s.writeTagUses(tags)
+	for some := range slices.Chunk(dgsts, usesBatch) {
+		if err != nil {
+			break
 		}
+		err = s.writeBlobUses(some, blobs, right)
 	}
-	for dgst := range right {
-		if has, err := s.Has(dgst); !has || err != nil {
-			delete(right, dgst)
-		}
+	if err != nil {
+		s.logger.Warn("last uses not written", "tags", len(tags), "blobs", len(dgsts), "err", err)
 	}
-	if len(tags) == 0 && len(sizes) == 0 && len(right) == 0 {
-		return
+}
+
+func (s *Store) writeTagUses(tags map[string]time.Time) error {
+	if len(tags) == 0 {
+		return nil
 	}
-	err := s.index.change(func(tx *bolt.Tx) error {
+	return s.index.change(func(tx *bolt.Tx) error {
 		for name, used := range tags {
 			if err := useTag(tx, name, used); err != nil {
 				return err
 			}
 		}
-		for dgst, size := range sizes {
-			f := decodeFacts(tx.Bucket([]byte(blobsBucket)).Get([]byte(dgst)))
-			if !f.IsMeasured() { // else it was measured when it was published
-				f.Size = size
-			}
-			f.Used = later(f.Used, blobs[dgst])
-			if err := putRecord(tx, blobsBucket, dgst.String(), f); err != nil {
-				return err
-			}
+		return nil
+	})
+}
+
+// writeBlobUses notes the uses of some blobs, but those that are gone, in one
+// transaction.
+func (s *Store) writeBlobUses(dgsts []digest.Digest, blobs map[digest.Digest]time.Time, right map[digest.Digest]verified) error {
+	sizes := map[digest.Digest]int64{}
+	for _, dgst := range dgsts {
+		if fi, err := s.stat(dgst); err == nil {
+			sizes[dgst] = fi.Size()
 		}
-		for dgst, v := range right {
-			f := decodeFacts(tx.Bucket([]byte(blobsBucket)).Get([]byte(dgst)))
-			f.Size, f.Verified = v.size, later(f.Verified, v.at)
-			if err := putRecord(tx, blobsBucket, dgst.String(), f); err != nil {
+	}
+	if len(sizes) == 0 {
+		return nil
+	}
+	return s.index.change(func(tx *bolt.Tx) error {
+		for _, dgst := range dgsts {
+			size, isThere := sizes[dgst]
+			if !isThere {
+				continue
+			}
+			r := blobIn(tx, dgst)
+			if v, ok := right[dgst]; ok {
+				r.Size, r.Verified = v.size, later(r.Verified, v.at)
+			} else if !r.IsMeasured() { // else it was measured when it was published
+				r.Size = size
+			}
+			r.Used = later(r.Used, blobs[dgst].Truncate(time.Second)) // nobody needs more of it
+			if err := putRecord(tx, blobsBucket, dgst.String(), r); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
-	if err != nil {
-		s.logger.Warn("last uses not written", "tags", len(tags), "blobs", len(sizes), "verified", len(right), "err", err)
-	}
 }
 
 // useTag changes a tag that is there. A use makes none.

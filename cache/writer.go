@@ -147,7 +147,7 @@ func (w *writer) Commit(ctx context.Context, size int64, expected digest.Digest,
 	if err = errorsJoinClose(err, w); err != nil {
 		return err
 	}
-	return w.store.notePublished(dgst, in.offset, Facts{Labels: info.Labels, Updated: w.store.now()}, true)
+	return w.store.notePublished(dgst, in.offset, Facts{Labels: info.Labels, Updated: w.store.now()}, true, "")
 }
 
 func errorsJoinClose(err error, w *writer) error {

@@ -56,7 +56,7 @@ func (r *Registry) belongs(ctx context.Context, repo Repository, dgst digest.Dig
 		return false
 	}
 	for _, h := range holders {
-		host, path, _ := strings.Cut(h.Repository, "/")
+		host, path, _ := strings.Cut(h, "/")
 		if other, err := NewRepository(host, path); err == nil && !r.IsPrivate(other) {
 			return true
 		}

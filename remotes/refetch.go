@@ -123,7 +123,7 @@ func (r *Registry) knownPlaces(dgst digest.Digest) ([]place, error) {
 		return nil, err
 	}
 	for _, h := range holders {
-		if err := add(h.Repository); err != nil {
+		if err := add(h); err != nil {
 			return nil, err
 		}
 	}
