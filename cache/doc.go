@@ -56,7 +56,8 @@
 //
 // A blob is sent out of the page cache without being touched: a page that the disk
 // does not give is an error, and not the end of the process. Nothing of it stays
-// resident, and nothing mapped when it is closed. (TestSend, TestSendToFull,
+// resident, nothing mapped when it is closed, and a few pieces at most are while many
+// are sent. (TestSend, TestSendAmongMany, TestSendToFull,
 // TestSendOfLost, TestSendUnsupported)
 //
 // A blob whose bytes the disk lost is set aside at the first read that fails; if

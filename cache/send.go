@@ -13,10 +13,19 @@ import (
 // call is cheap, and few enough that another goroutine's turn comes soon.
 const sendPiece = 1 << 20
 
+const (
+	// sendersPerCore bounds how many pieces are mapped at a time: a thread that sends
+	// is no longer counted by Go's scheduler after a while, and hundreds can be at it.
+	sendersPerCore = 4
+	// copiedPiece is how many bytes are sent by way of a buffer while those are at it.
+	copiedPiece = 32 << 10
+)
+
 // SendAt has the kernel copy up to n bytes, from off on, out of its page cache into
 // a socket that does not block, and returns how many it took. That saves the copy
 // into a buffer of ours, and unlike sendfile(2) it leaves the bytes in the cache of
-// the processor that hands them to the receiver.
+// the processor that hands them to the receiver. While many others do the same, it
+// goes by way of a buffer, and waits for none of them: the disk may hang.
 //
 // Errors are the socket's, EAGAIN if it is full, or errors.ErrUnsupported: the blob
 // cannot be sent so, or not any more. ReadAt gives its bytes then, or says why it
@@ -29,12 +38,29 @@ func (b *Blob) SendAt(fd int, off, n int64) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	select {
+	case b.store.senders <- struct{}{}:
+		defer func() { <-b.store.senders }()
+	default:
+		return b.sendCopy(fd, off, min(n, copiedPiece))
+	}
 	sent, err := m.send(fd, off, min(n, sendPiece))
 	if errors.Is(err, syscall.EFAULT) {
 		m.broken = true
 		return 0, fmt.Errorf("send %s at %d: a page cannot be read: %w", b.digest, off, errors.ErrUnsupported)
 	}
 	return sent, err
+}
+
+// sendCopy sends by way of a buffer.
+func (b *Blob) sendCopy(fd int, off, n int64) (int, error) {
+	buf := b.store.buffers.take()
+	defer b.store.buffers.give(buf)
+	got, err := b.ReadAt((*buf)[:n], off)
+	if got == 0 {
+		return 0, fmt.Errorf("send %s at %d: %w: %w", b.digest, off, errors.ErrUnsupported, err)
+	}
+	return write(fd, (*buf)[:got])
 }
 
 // mapped maps the whole blob at the first call.
@@ -88,13 +114,19 @@ const mapUnit = 2 << 20
 // so that those who send at the same time, and not those who wait for a client,
 // count into resident memory.
 func (m *mapping) send(fd int, off, n int64) (int, error) {
-	sent, err := unix.Write(fd, m.data[off:off+n])
-	for errors.Is(err, syscall.EINTR) {
-		sent, err = unix.Write(fd, m.data[off:off+n])
-	}
+	sent, err := write(fd, m.data[off:off+n])
 	first, end := off&^(mapUnit-1), (off+n+mapUnit-1)&^(mapUnit-1)
 	_ = unix.Madvise(m.data[first:min(end, int64(len(m.data)))], unix.MADV_DONTNEED) // of a file's pages nothing is lost
-	return max(0, sent), os.NewSyscallError("write", err)
+	return sent, err
+}
+
+func write(fd int, p []byte) (int, error) {
+	for {
+		n, err := unix.Write(fd, p)
+		if !errors.Is(err, syscall.EINTR) {
+			return max(0, n), os.NewSyscallError("write", err)
+		}
+	}
 }
 
 func (m *mapping) close() {

@@ -145,6 +145,38 @@ func TestSendToFull(t *testing.T) {
 	}
 }
 
+// TestSendAmongMany has as many at it as may be: it waits for none of them, and sends
+// a copy.
+func TestSendAmongMany(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, t.TempDir(), quiet())
+	data, dgst := putBlob(t, s, 1, sendPiece)
+	b, err := s.Open(dgst)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	for range cap(s.senders) {
+		s.senders <- struct{}{}
+	}
+	fd, _ := socket(t)
+	if n, err := b.SendAt(fd, 0, sendPiece); err != nil || n > copiedPiece {
+		t.Errorf("sent %d, %v, want %d by way of a buffer", n, err, copiedPiece)
+	}
+	sent, got, err := sendAll(t, b, 4097)
+	if err != nil || sent != sendPiece-4097 || !bytes.Equal(got, data[4097:]) {
+		t.Errorf("sent %d, %v, %d bytes came", sent, err, len(got))
+	}
+	tamper(t, s, dgst, func(f *os.File) error { return f.Truncate(100) })
+	if n, err := b.SendAt(fd, 100, 1); n != 0 || !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("behind the end: %d, %v, want unsupported", n, err)
+	}
+	<-s.senders
+	if n, err := b.SendAt(fd, 0, 100); n != 100 || err != nil || len(s.senders) != cap(s.senders)-1 {
+		t.Errorf("one place is free: sent %d, %v, and %d of %d places are taken", n, err, len(s.senders), cap(s.senders))
+	}
+}
+
 // TestSendOfLost has pages that the disk does not give, in the middle of a blob: what
 // is before them is sent, and then the blob is not to be sent but to be read.
 func TestSendOfLost(t *testing.T) {

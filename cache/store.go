@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"time"
 
@@ -42,16 +43,17 @@ type Store struct {
 	unreadable unreadable
 	windows    *semaphore.Weighted // bytes of memory for what the disk does not take
 
-	quarantining sync.Mutex // held while a blob is set aside
-	snapshots    snapshots  // what is kept for when the index is lost
-	healer       healer     // what mends the index in the background
-	scrubs       scrubs     // how far the scrub is
-	boot         boot       // what was read since the machine booted
-	manifests    inMemory   // that were read lately
-	writeback    writeback  // begins to write what ingests grow by
-	usage        usage      // what the store takes of the disk
-	evictor      evictor    // makes room
-	exposures    exposures  // what containerd counts on
+	quarantining sync.Mutex    // held while a blob is set aside
+	snapshots    snapshots     // what is kept for when the index is lost
+	healer       healer        // what mends the index in the background
+	scrubs       scrubs        // how far the scrub is
+	boot         boot          // what was read since the machine booted
+	manifests    inMemory      // that were read lately
+	senders      chan struct{} // has a value for each piece of a blob that is mapped and sent
+	writeback    writeback     // begins to write what ingests grow by
+	usage        usage         // what the store takes of the disk
+	evictor      evictor       // makes room
+	exposures    exposures     // what containerd counts on
 
 	// mu guards what follows. Of I/O it is held over a stat at most. It is
 	// taken before a Fill's mu.
@@ -104,6 +106,7 @@ func Open(root string, opts ...Option) (*Store, error) {
 		refs:    map[string]chan struct{}{},
 		fills:   map[digest.Digest]*Fill{},
 		alone:   map[*Fill]bool{},
+		senders: make(chan struct{}, sendersPerCore*runtime.GOMAXPROCS(0)),
 		windows: semaphore.NewWeighted(windowTotal),
 	}
 	for _, opt := range opts {
