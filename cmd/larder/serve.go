@@ -119,9 +119,11 @@ func (o *options) serve(ctx context.Context, cfg *config.Config) (err error) {
 	if cfg.Proxy.Enabled {
 		has.copies = openCopies(cfg, store, logger)
 	}
+	toClients := newMirrorServer(registry, has.seeder, cfg, bounds, secret, logger)
+	toAdmins := newAdminServer(registry, has, cfg, url, logger)
 	servers := []server{
-		mirrorServer{httpServer{newMirrorServer(registry, has.seeder, cfg, bounds, secret, logger), mirrorListener}, mirrorListener},
-		httpServer{newAdminServer(registry, has, cfg, url, logger), adminListener},
+		httpServer{toClients, func() error { return mirror.Serve(toClients, mirrorListener) }},
+		httpServer{toAdmins, func() error { return toAdmins.Serve(adminListener) }},
 	}
 	if cfg.Proxy.Enabled {
 		p, err := newProxyServer(cfg.Proxy, store, has.copies, logger)
@@ -147,19 +149,17 @@ type server interface {
 	shutdown(ctx context.Context) error
 }
 
-// httpServer is an http.Server and where it listens.
+// httpServer is an http.Server, and has it serve where it listens.
 type httpServer struct {
 	*http.Server
-	listener net.Listener
+	run func() error
 }
 
-func (s httpServer) serve() error { return unlessClosed(s.Serve(s.listener)) }
-
-func unlessClosed(err error) error {
-	if errors.Is(err, http.ErrServerClosed) {
-		return nil
+func (s httpServer) serve() error {
+	if err := s.run(); !errors.Is(err, http.ErrServerClosed) {
+		return err
 	}
-	return err
+	return nil
 }
 
 func (s httpServer) shutdown(ctx context.Context) error {
@@ -169,14 +169,6 @@ func (s httpServer) shutdown(ctx context.Context) error {
 	}
 	return err
 }
-
-// mirrorServer is the mirror's, whose idle connections are parked.
-type mirrorServer struct {
-	httpServer
-	listener *mirror.Listener
-}
-
-func (s mirrorServer) serve() error { return unlessClosed(mirror.Serve(s.Server, s.listener)) }
 
 func newMirrorServer(registry *remotes.Registry, seeder *seed.Seeder, cfg *config.Config, bounds bounds, secret string, logger *slog.Logger) *http.Server {
 	o := mirror.Options{
