@@ -52,13 +52,7 @@ func (rec *recorder) ReadFrom(src io.Reader) (n int64, err error) {
 	}
 	if to, ok := rec.ResponseWriter.(io.ReaderFrom); ok {
 		if body := newSending(src); body != nil {
-			n, err := to.ReadFrom(body)
-			rec.unread = body.unread
-			if body.unread != nil {
-				err = nil
-			}
-			rec.count(n, err)
-			return n, cmp.Or(body.unread, err)
+			return rec.send(to, body)
 		}
 	}
 	buf := rec.buffers.take()
@@ -80,6 +74,16 @@ func (rec *recorder) ReadFrom(src io.Reader) (n int64, err error) {
 			return n, readErr
 		}
 	}
+}
+
+// send has a body send itself. That it cannot be read is not the client's fault.
+func (rec *recorder) send(to io.ReaderFrom, body *sending) (n int64, err error) {
+	n, err = to.ReadFrom(body)
+	if body.unread != nil {
+		rec.unread, err = body.unread, nil
+	}
+	rec.count(n, err)
+	return n, cmp.Or(body.unread, err)
 }
 
 // copyBuffer is how many bytes of a blob are copied at a time.
