@@ -1,8 +1,6 @@
 package cache
 
 import (
-	"encoding/json"
-
 	"github.com/opencontainers/go-digest"
 	bolt "go.etcd.io/bbolt"
 )
@@ -22,11 +20,10 @@ func blobIn(tx *bolt.Tx, dgst digest.Digest) blobRecord {
 }
 
 func decodeBlob(data []byte) blobRecord {
-	var r blobRecord
-	if data == nil || json.Unmarshal(data, &r) != nil {
-		return blobRecord{}
+	if r, ok := decoded[blobRecord](data); ok {
+		return r
 	}
-	return r
+	return blobRecord{}
 }
 
 // forgetFacts drops what is known of a blob, but not who has it.

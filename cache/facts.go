@@ -99,6 +99,7 @@ func (s *Store) SetFacts(dgst digest.Digest, facts Facts) error {
 // not decide what somebody else's blob is. A holder is noted in the same transaction,
 // but where the blob has another one already.
 func (s *Store) notePublished(dgst digest.Digest, size int64, facts Facts, isNew bool, holder string) error {
+	var isSecond bool // it has another holder
 	err := s.changeFacts(dgst, func(r *blobRecord) {
 		r.Size = size
 		if isNew && facts.MediaType != "" {
@@ -109,8 +110,9 @@ func (s *Store) notePublished(dgst digest.Digest, size int64, facts Facts, isNew
 		if r.Holder == "" {
 			r.Holder = holder
 		}
+		isSecond = holder != "" && r.Holder != holder
 	})
-	if err != nil || holder == "" {
+	if err != nil || !isSecond {
 		return err
 	}
 	return s.PutHolder(dgst, holder)

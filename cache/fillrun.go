@@ -201,11 +201,7 @@ func (f *Fill) attempt(ctx context.Context, in *ingest, src Source) (from string
 			f.passThrough(ctx, in, err)
 		}
 	}
-	more := int64(-1)
-	if f.size >= 0 {
-		more = f.size - in.offset
-	}
-	in.hashBehind(more)
+	in.hashBehind(f.size)
 	defer in.hashHere()
 	for {
 		buf := in.behind.lend()

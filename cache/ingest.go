@@ -219,11 +219,11 @@ func (in *ingest) hash(p []byte) {
 	in.digester.Hash().Write(p)
 }
 
-// hashBehind has what is appended hashed by another goroutine, until hashHere. more
-// is how many bytes there will be, -1 if that is not known: a few are hashed here.
-func (in *ingest) hashBehind(more int64) {
+// hashBehind has what is appended hashed by another goroutine, until hashHere. size is
+// the whole's, -1 if that is not known: the last few bytes are hashed here.
+func (in *ingest) hashBehind(size int64) {
 	n := hashBuffers
-	if more >= 0 && more <= copyBuffer {
+	if size >= 0 && size-in.offset <= copyBuffer {
 		n = 1
 	}
 	in.behind = newBehind(in.digester.Hash(), &in.store.buffers, n)

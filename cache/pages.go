@@ -39,6 +39,13 @@ func (p pages) cached() bool {
 // advice: that it is not followed is no error.
 func (p pages) drop() { p.advise(unix.FADV_DONTNEED) }
 
+// write has the kernel begin to write the part. It is an advice, too.
+func (p pages) write() {
+	_ = p.control(func(fd uintptr) error {
+		return unix.SyncFileRange(int(fd), p.off, p.n, unix.SYNC_FILE_RANGE_WRITE)
+	})
+}
+
 func (p pages) advise(advice int) {
 	_ = p.control(func(fd uintptr) error { return unix.Fadvise(int(fd), p.off, p.n, advice) })
 }

@@ -9,11 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sendPiece is how many bytes the kernel is given at a time: enough that a system
-// call is cheap, and few enough that another goroutine's turn comes soon.
-const sendPiece = 1 << 20
-
 const (
+	// sendPiece is how many bytes the kernel is given at a time: enough that a system
+	// call is cheap, and few enough that another goroutine's turn comes soon.
+	sendPiece = 1 << 20
 	// sendersPerCore bounds how many pieces are mapped at a time: a thread that sends
 	// is no longer counted by Go's scheduler after a while, and hundreds can be at it.
 	sendersPerCore = 4
@@ -66,7 +65,7 @@ func (b *Blob) sendCopy(fd int, off, n int64) (int, error) {
 // mapped maps the whole blob at the first call.
 func (b *Blob) mapped() (*mapping, error) {
 	if b.mapping == nil {
-		b.mapping = mapFile(b.File, b.size)
+		b.mapping = b.newMapping()
 	}
 	if b.mapping.broken {
 		return nil, fmt.Errorf("send %s: it cannot be mapped: %w", b.digest, errors.ErrUnsupported)
@@ -82,21 +81,16 @@ type mapping struct {
 	broken bool // it is not to be used
 }
 
-// mapFile maps a file of the machine's own file system. No page of it is resident
+// newMapping maps a blob of the machine's own file system. No page of it is resident
 // until it is sent.
-func mapFile(f File, size int64) *mapping {
-	broken := &mapping{broken: true}
-	c, ok := f.(syscall.Conn)
-	if !ok || size != int64(int(size)) {
-		return broken
-	}
-	conn, err := c.SyscallConn()
-	if err != nil {
-		return broken
-	}
+func (b *Blob) newMapping() *mapping {
 	m := &mapping{broken: true}
+	conn, err := b.SyscallConn()
+	if err != nil || b.size != int64(int(b.size)) {
+		return m
+	}
 	_ = conn.Control(func(fd uintptr) {
-		if m.data, err = unix.Mmap(int(fd), 0, int(size), unix.PROT_READ, unix.MAP_SHARED); err != nil {
+		if m.data, err = unix.Mmap(int(fd), 0, int(b.size), unix.PROT_READ, unix.MAP_SHARED); err != nil {
 			return
 		}
 		m.broken = false

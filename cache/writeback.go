@@ -1,10 +1,6 @@
 package cache
 
-import (
-	"sync"
-
-	"golang.org/x/sys/unix"
-)
+import "sync"
 
 const (
 	// writebackPiece is how many bytes an ingest grows by before the kernel is to
@@ -70,11 +66,4 @@ func (w *writeback) close() {
 	w.closed, w.queue = true, nil
 	w.mu.Unlock()
 	w.ended.Wait()
-}
-
-// write has the kernel begin to write the part.
-func (p pages) write() {
-	_ = p.control(func(fd uintptr) error {
-		return unix.SyncFileRange(int(fd), p.off, p.n, unix.SYNC_FILE_RANGE_WRITE)
-	})
 }
