@@ -33,14 +33,7 @@ func growthBlobs() experiment {
 		about: "Stores of 1,000 to 100,000 tiny blobs (-full: 1,000,000), each of which was pulled: copies of one store, made while it grew, in memory where there is room. " +
 			"From the start of the process to its answer for a stored blob, and what it has resident (VmRSS) then, when that no longer changes.",
 		run: func(ctx context.Context, sc *scene) error {
-			most := 100_000
-			if sc.opts.full {
-				most = 1_000_000
-			}
-			if sc.opts.blobs > 0 {
-				most = sc.opts.blobs
-			}
-			return growBlobs(ctx, sc, blobSteps(most))
+			return growBlobs(ctx, sc, blobSteps(sc.opts.tinyBlobs()))
 		},
 	}
 }

@@ -94,10 +94,7 @@ func (sc *scene) larderAndNginx(ctx context.Context, u *upstream, img *image) (s
 	if !sc.has("nginx", nginx) {
 		return servers, nil
 	}
-	if dir, err = sc.newDir(); err != nil {
-		return nil, err
-	}
-	limit, err := sc.keep(sc.startNginx(ctx, dir, filepath.Join(srv.root, "blobs"), false))
+	limit, err := sc.keep(sc.startNginx(ctx, filepath.Join(srv.root, "blobs"), false))
 	if err != nil {
 		return nil, err
 	}

@@ -100,11 +100,7 @@ func measureMemory(ctx context.Context, sc *scene, kind pullThrough, srv *server
 func measureBeside(ctx context.Context, sc *scene, root string, img *image, round int) error {
 	starts := []func() (*server, error){func() (*server, error) { return startFileServer(ctx, root) }}
 	if sc.has("nginx", nginx) {
-		dir, err := sc.newDir()
-		if err != nil {
-			return err
-		}
-		starts = append(starts, func() (*server, error) { return sc.startNginx(ctx, dir, root, false) })
+		starts = append(starts, func() (*server, error) { return sc.startNginx(ctx, root, false) })
 	}
 	for _, start := range starts {
 		srv, err := start()

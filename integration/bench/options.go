@@ -61,6 +61,17 @@ func parseOptions(args []string) (options, error) {
 	return o, nil
 }
 
+// tinyBlobs is how many blobs the largest store of tiny ones has.
+func (o options) tinyBlobs() int {
+	switch {
+	case o.blobs > 0:
+		return o.blobs
+	case o.full:
+		return 1_000_000
+	}
+	return 100_000
+}
+
 // command is how to measure the same again; where the report goes is left out.
 func (o options) command() string {
 	text := "make bench"

@@ -77,10 +77,14 @@ http {
 
 // startNginx starts one that serves the files below root by sendfile. cached keeps
 // files open, and does not look whether they have changed, for an hour.
-func (s *stage) startNginx(ctx context.Context, dir, root string, cached bool) (*server, error) {
+func (sc *scene) startNginx(ctx context.Context, root string, cached bool) (*server, error) {
 	who, cache := nginx, "off"
 	if cached {
 		who, cache = nginxCached, "max=10000 inactive=1h"
+	}
+	dir, err := sc.newDir()
+	if err != nil {
+		return nil, err
 	}
 	addr, err := freeAddr()
 	if err != nil {
@@ -97,7 +101,7 @@ func (s *stage) startNginx(ctx context.Context, dir, root string, cached bool) (
 	if err := os.WriteFile(config, fmt.Appendf(nil, nginxConfig, dir, addr, root, user, cache), 0o600); err != nil {
 		return nil, fmt.Errorf("nginx: %w", err)
 	}
-	return s.startServer(ctx, &server{who: who, addr: addr, files: true}, s.peers.path("nginx"), nil, "-p", dir, "-c", config)
+	return sc.startServer(ctx, &server{who: who, addr: addr, files: true}, sc.peers.path("nginx"), nil, "-p", dir, "-c", config)
 }
 
 // freeAddr is an address on loopback that nobody listens at, for programs that cannot

@@ -130,8 +130,8 @@ func (s *sheet) add(m *measured) {
 	}
 }
 
-// order has the lines of each row, and the curves, in the order of the contestants, whoever was first in
-// the first round.
+// order has the lines of each row, and the curves, in the order of the contestants,
+// whoever was first in the first round.
 func (s *sheet) order(contestants []contestant) {
 	place := func(who string) int {
 		return slices.IndexFunc(contestants, func(c contestant) bool { return c.who == who })

@@ -26,14 +26,14 @@ func startUp() experiment {
 }
 
 func runStartUp(ctx context.Context, sc *scene) error {
-	n, start, memory := 100_000, 60.0, 40.0
+	start, memory := 60.0, 40.0
 	if sc.opts.full {
-		n, start, memory = 1_000_000, 1000, 0
+		start, memory = 1000, 0
 	}
 	if sc.opts.blobs > 0 {
-		n, start, memory = sc.opts.blobs, 0, 0
+		start, memory = 0, 0
 	}
-	blobs, err := sc.images.tiny(ctx, n)
+	blobs, err := sc.images.tiny(ctx, sc.opts.tinyBlobs())
 	if err != nil {
 		return err
 	}

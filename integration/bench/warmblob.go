@@ -117,11 +117,7 @@ func (sc *scene) warm(ctx context.Context, u *upstream, img *image) (servers []*
 		return servers, nil
 	}
 	for _, cached := range []bool{false, true} {
-		dir, err := sc.newDir()
-		if err != nil {
-			return nil, err
-		}
-		srv, err := sc.keep(sc.startNginx(ctx, dir, root, cached))
+		srv, err := sc.keep(sc.startNginx(ctx, root, cached))
 		if err != nil {
 			return nil, err
 		}
