@@ -2,29 +2,27 @@ package mirror
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
-	"sync"
+	"net/http"
+	"os"
+	"sync/atomic"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
-// conn is a connection that is counted, and that can be parked.
+// conn is a connection that net/http serves, until it is idle.
 type conn struct {
 	*net.TCPConn
-	listener *Listener
-	over     bool // the bound was reached before it
-	once     sync.Once
+	door  *door
+	over  bool        // the bound was reached before it
+	ended atomic.Bool // for net/http: it is closed, or back at the door
 
 	// Of the goroutine that reads. net/http has one at a time.
-	pause    pause
-	deadline time.Time // for reading
-	end      [4]byte   // the last bytes that were read
-
-	// See parking.mu.
-	called, left  bool // told to leave net/http; has left it
-	before, after *conn
+	said  []byte // read at the door
+	owed  []byte // of an answer that was given there
+	pause pause
+	end   [4]byte // the last bytes that were read
 }
 
 // pause is where a connection is between two requests.
@@ -36,17 +34,84 @@ const (
 	waiting               // and it is set for how long the next one is waited for
 )
 
-// Read implements net.Conn.
+// linger is for how long a connection waits in net/http for the next request: to go
+// out and in costs more than most requests that net/http answers.
+const linger = 250 * time.Millisecond
+
+// Read implements net.Conn. Between two requests it may have the connection go back to
+// the door, and tells net/http that the client has left.
 func (c *conn) Read(p []byte) (n int, err error) {
-	if c.pause == waiting && string(c.end[:]) == "\r\n\r\n" {
-		n, err = c.listener.parking.read(c, p)
-	} else {
-		// Within a request; or a part of the next one is in net/http's buffer, and
-		// would be lost with it. GET and HEAD end with their header.
+	if len(c.owed) > 0 {
+		if err := c.pay(); err != nil {
+			return 0, err
+		}
+	}
+	switch {
+	case len(c.said) > 0:
+		n = copy(p, c.said)
+		c.said = c.said[n:]
+	// Not if a part of the next request is in net/http's buffer, and would be lost with
+	// it: GET and HEAD end with their header.
+	case c.pause == waiting && string(c.end[:]) == "\r\n\r\n":
+		n, err = c.readNext(p)
+	default:
 		n, err = c.TCPConn.Read(p)
 	}
 	c.keepEnd(p[:n])
 	return n, err
+}
+
+// readNext reads the next request. If that takes long the connection waits for it at
+// the door; and so it does for others like one that can be answered there.
+func (c *conn) readNext(p []byte) (n int, err error) {
+	// net/http sets a deadline of its own as soon as there is something to read.
+	if err := c.TCPConn.SetReadDeadline(time.Now().Add(linger)); err != nil {
+		return 0, err
+	}
+	n, err = c.TCPConn.Read(p)
+	isLate := n == 0 && errors.Is(err, os.ErrDeadlineExceeded)
+	if !isLate && (err != nil || !c.answer(p[:n])) {
+		return n, err
+	}
+	c.goBack()
+	return 0, io.EOF
+}
+
+// answer answers a plain request that is all that was said, if it can be at once.
+func (c *conn) answer(said []byte) bool {
+	if c.door.prompt == nil {
+		return false
+	}
+	p, n, ok := parsePlain(said)
+	if !ok || n < len(said) {
+		return false
+	}
+	text, ok := c.door.prompt.answerPlain(context.Background(), nil, p)
+	if !ok {
+		return false
+	}
+	_, _ = c.TCPConn.Write(text) // if it fails, so does the next Read
+	return true
+}
+
+// pay sends the rest of an answer, for which the client may take its time.
+func (c *conn) pay() error {
+	_, err := c.TCPConn.Write(c.owed)
+	c.owed = nil
+	if err == nil && c.door.first > 0 {
+		err = c.TCPConn.SetReadDeadline(time.Now().Add(c.door.first))
+	}
+	return err
+}
+
+// goBack has the connection wait at the door, if it was not closed meanwhile: a server
+// that ends does that.
+func (c *conn) goBack() {
+	if c.ended.Swap(true) || c.door.enter(c.TCPConn, c.door.next) {
+		return
+	}
+	c.door.listener.left() // the door is closed, or no descriptor is left
+	_ = c.TCPConn.Close()  // it has nothing under way
 }
 
 func (c *conn) keepEnd(p []byte) {
@@ -67,7 +132,6 @@ func (c *conn) SetReadDeadline(t time.Time) error {
 	case waiting:
 		c.pause = none
 	}
-	c.deadline = t
 	return c.TCPConn.SetReadDeadline(t)
 }
 
@@ -79,19 +143,13 @@ func (c *conn) ReadFrom(src io.Reader) (int64, error) {
 	return c.TCPConn.ReadFrom(src)
 }
 
-// Close implements net.Conn. What net/http closes of a connection that has left it
-// lives on.
+// Close implements net.Conn. What net/http closes of a connection that is back at the
+// door lives on.
 func (c *conn) Close() error {
-	if c.listener.parking.hasLeft(c) {
+	if c.ended.Swap(true) {
 		return nil
 	}
-	c.once.Do(func() {
-		c.listener.open.Add(-1)
-		select {
-		case c.listener.freed <- struct{}{}:
-		default:
-		}
-	})
+	c.door.listener.left()
 	return c.TCPConn.Close()
 }
 
@@ -108,22 +166,9 @@ func connContext(ctx context.Context, c net.Conn) context.Context {
 // isOver reports whether the request came over one connection too many.
 func isOver(ctx context.Context) bool { return ctx.Value(overKey{}) != nil }
 
-// awaitReadable waits until there is something to read, or the read deadline. It reads
-// nothing, needs no buffer, and its stack stays at its smallest.
-func awaitReadable(c *net.TCPConn) error {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return err
-	}
-	return raw.Read(isReadable)
-}
-
-func isReadable(fd uintptr) bool {
-	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}} //nolint:gosec // the kernel's own number
-	for {
-		n, err := unix.Poll(fds, 0)
-		if err != unix.EINTR {
-			return n > 0 || err != nil // who reads learns what is wrong
-		}
+// connState lets a connection know that a request was answered and no other has come.
+func connState(c net.Conn, state http.ConnState) {
+	if c, ok := c.(*conn); ok && state == http.StateIdle {
+		c.pause = answered
 	}
 }

@@ -105,7 +105,7 @@ func (s *Server) serveManifest(ctx context.Context, w http.ResponseWriter, r *ht
 // not pull into its content: another program, or another node.
 func isOwnContainerd(r *http.Request) bool {
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	return err == nil && net.ParseIP(host).IsLoopback() && strings.HasPrefix(r.UserAgent(), "containerd/")
+	return err == nil && net.ParseIP(host).IsLoopback() && isContainerd(r.UserAgent())
 }
 
 // describe sets the headers that containerd needs, or it asks once more.

@@ -41,11 +41,14 @@
 // is cut, one that reads slowly is not. (TestConnectionsAboveTheBound,
 // TestOpenBlobsAreBounded, TestListenerEnds, TestStalledReaderIsCut)
 //
-// Of many idle connections few take the memory that net/http has for each; those that
-// are idle for longest are parked. They stay open, and are served when they say
-// something. A client that has begun to say something is not parked.
-// (TestParkedConnectionIsServed, TestLongestIdleIsParked, TestBegunRequestIsNotParked,
-// TestParkingUnderLoad, TestCalledTooLate, TestParkedConnectionEnds)
+// A connection that is idle waits at the door, outside net/http, and costs its
+// descriptor and little more. Plain requests for manifests that are at hand are answered
+// there, in the same words as by net/http; with all else the connection goes in, with
+// every byte that was said, and comes back. An answer that hangs, or one that is not
+// taken, holds up nobody else. Who says nothing for too long is closed, and at the end
+// of the server everybody is. (TestIdleConnectionsWaitAtTheDoor, TestRequestsInPieces,
+// TestAnswerPlain, TestParsePlain, FuzzPlain, TestHangingAnswers, TestPanicAtTheDoor, TestSlowTaker,
+// TestSilentConnectionsAreClosed, TestDoorCloses, TestDoorUnderLoad)
 //
 // A fill goes on when its client leaves. (TestFillOutlivesClient)
 //

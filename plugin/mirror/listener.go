@@ -24,10 +24,8 @@ type Bounds struct {
 	Stall time.Duration
 }
 
-// Listener is the mirror's net.Listener. It bounds what clients take of the
+// Listener is where the mirror listens. It bounds what clients take of the
 // process's file descriptors, and how long one that reads nothing holds them.
-// Accept fails only once the Listener is closed: net/http would wait after any
-// other failure, up to a second each time, while every client hangs.
 type Listener struct {
 	tcp    *net.TCPListener
 	bounds Bounds
@@ -36,8 +34,6 @@ type Listener struct {
 	open  atomic.Int64
 	freed chan struct{} // gets a value when a connection is closed; never blocks
 	busy  atomic.Bool   // said in the log
-
-	parking *parking
 
 	mu     sync.Mutex // guards what follows
 	spare  *os.File   // gives its descriptor to a client that can only be told to go; nil while lent
@@ -60,7 +56,7 @@ func Listen(ctx context.Context, address string, bounds Bounds, logger *slog.Log
 		return nil, errors.Join(fmt.Errorf("listen on %s: %w", address, err), l.Close())
 	}
 	return &Listener{
-		tcp: tcp, bounds: bounds, logger: logger, freed: make(chan struct{}, 1), parking: newParking(tcp.Addr(), maxWaiting), spare: spare,
+		tcp: tcp, bounds: bounds, logger: logger, freed: make(chan struct{}, 1), spare: spare,
 	}, nil
 }
 
@@ -79,8 +75,9 @@ func (l *Listener) Close() error {
 	return l.tcp.Close()
 }
 
-// Accept waits for a connection that may be answered.
-func (l *Listener) Accept() (net.Conn, error) {
+// accept waits for a connection that may be answered. It fails only once the Listener
+// is closed.
+func (l *Listener) accept() (*conn, error) {
 	for {
 		c, err := l.tcp.AcceptTCP()
 		if isOutOfFiles(err) {
@@ -101,19 +98,28 @@ func (l *Listener) Accept() (net.Conn, error) {
 
 // admit counts a connection. It returns nil if there are too many to say even
 // that.
-func (l *Listener) admit(c *net.TCPConn) net.Conn {
+func (l *Listener) admit(c *net.TCPConn) *conn {
 	n, limit := l.open.Add(1), int64(l.bounds.Connections)
 	switch {
 	case limit <= 0 || n <= limit:
 		l.busy.Store(false)
-		return &conn{TCPConn: c, listener: l}
+		return &conn{TCPConn: c}
 	case n <= limit+told(limit):
 		l.warn("too many connections: clients are answered 503", nil)
-		return &conn{TCPConn: c, listener: l, over: true}
+		return &conn{TCPConn: c, over: true}
 	}
 	reset(c)
 	l.open.Add(-1)
 	return nil
+}
+
+// left counts out a connection that was admitted.
+func (l *Listener) left() {
+	l.open.Add(-1)
+	select {
+	case l.freed <- struct{}{}:
+	default:
+	}
 }
 
 // told is how many connections above the bound get an answer.

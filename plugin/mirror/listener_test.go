@@ -173,7 +173,7 @@ func TestListenerEnds(t *testing.T) {
 	if err := <-ended; !errors.Is(err, net.ErrClosed) {
 		t.Errorf("accept: %v, want that it is closed", err)
 	}
-	if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
+	if _, err := l.accept(); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("accept: %v, want that it is closed", err)
 	}
 	if l.spare != nil {

@@ -40,6 +40,7 @@ type bench struct {
 	root     string // of the store
 	addr     string // host:port of the mirror
 	listener *Listener
+	server   *Server
 	log      *lockedBuffer
 }
 
@@ -56,7 +57,6 @@ type setup struct {
 	self       bool                // the mirror itself is first in that route
 	disk       cache.Disk          // under the store
 	bounds     Bounds
-	waiting    int // of the parking; 0: as many as the daemon has
 	maxOpen    int
 	seeder     Seeder
 	prefetcher Prefetcher
@@ -75,9 +75,6 @@ func newBench(t *testing.T, change ...func(*setup)) *bench {
 		t.Fatal(err)
 	}
 	b.listener, b.addr = listener, listener.Addr().String()
-	if s.waiting > 0 {
-		listener.parking.waiting = s.waiting
-	}
 	if s.self {
 		s.first = append(s.first, upstream.Endpoint{Scheme: "http", Host: b.addr})
 	}
@@ -101,9 +98,10 @@ func newBench(t *testing.T, change ...func(*setup)) *bench {
 			t.Errorf("close store: %v", err)
 		}
 	})
-	b.serve(listener, New(b.registry(pool, route, s), Options{
+	b.server = New(b.registry(pool, route, s), Options{
 		Map: b.names(s.listed).Map, Secret: s.secret, ID: pool.ID(), Wait: s.wait, MaxOpen: s.maxOpen, Seeder: s.seeder, Prefetcher: s.prefetcher, Logger: logger,
-	}))
+	})
+	b.serve(listener, b.server)
 	return b
 }
 

@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -147,27 +148,47 @@ func logged(key, text string) slog.Attr {
 	return slog.String(key, text)
 }
 
-// log writes the request's one line. A client that left early is not an
-// error of ours; what larder could not do is.
-func (s *Server) log(r *http.Request, req request, rec *recorder, err error, took time.Duration) {
+// entry is what the log has of a request.
+type entry struct {
+	method string
+	request
+	status  int
+	outcome string
+	bytes   int64 // of the body, as far as it was sent
+	ranges  string
+	err     error
+	took    time.Duration
+}
+
+// entryOf is the entry of a request that net/http has read. A client that left early
+// is not an error of ours; what larder could not do is.
+func entryOf(r *http.Request, req request, rec *recorder, err error, took time.Duration) (slog.Level, entry) {
 	level := slog.LevelInfo
 	if err != nil && !rec.isClientGone(r) && (rec.status >= 500 || rec.status < 400) {
 		level = slog.LevelWarn
 	}
-	if !s.options.Logger.Enabled(r.Context(), level) {
+	return level, entry{
+		method: r.Method, request: req, status: rec.status, outcome: rec.Header().Get(CacheHeader), bytes: rec.bytes,
+		ranges: r.Header.Get("Range"), err: err, took: took,
+	}
+}
+
+// log writes the request's one line.
+func (s *Server) log(ctx context.Context, level slog.Level, e entry) {
+	if !s.options.Logger.Enabled(ctx, level) {
 		return
 	}
 	attrs := []slog.Attr{
-		logged("method", r.Method), slog.String("kind", string(req.kind)),
-		logged("ns", req.ns), logged("repository", req.name), logged("object", req.object),
-		slog.Int("status", rec.status), slog.String("outcome", rec.Header().Get(CacheHeader)),
-		slog.Int64("bytes", rec.bytes), slog.Duration("dur", took),
+		logged("method", e.method), slog.String("kind", string(e.kind)),
+		logged("ns", e.ns), logged("repository", e.name), logged("object", e.object),
+		slog.Int("status", e.status), slog.String("outcome", e.outcome),
+		slog.Int64("bytes", e.bytes), slog.Duration("dur", e.took),
 	}
-	if rng := r.Header.Get("Range"); rng != "" {
-		attrs = append(attrs, logged("range", rng))
+	if e.ranges != "" {
+		attrs = append(attrs, logged("range", e.ranges))
 	}
-	if err != nil {
-		attrs = append(attrs, slog.Any("err", err))
+	if e.err != nil {
+		attrs = append(attrs, slog.Any("err", e.err))
 	}
-	s.options.Logger.LogAttrs(r.Context(), level, "request", attrs...)
+	s.options.Logger.LogAttrs(ctx, level, "request", attrs...)
 }

@@ -23,6 +23,9 @@ const (
 	CacheHeader = "X-Larder-Cache"
 )
 
+// apiVersion is by which clients know a registry of this API.
+const apiVersion = "registry/2.0"
+
 // Registry is what the mirror serves. remotes.Registry is one.
 type Registry interface {
 	Admitter
@@ -108,7 +111,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil && !rec.wroteHeader {
 		refuse(req, err).write(rec)
 	}
-	s.log(r, req, rec, err, time.Since(start))
+	level, entry := entryOf(r, req, rec, err, time.Since(start))
+	s.log(r.Context(), level, entry)
 	if err != nil && rec.status < 400 {
 		// Behind a good status, cutting the connection is the only way left
 		// to tell the client.
@@ -118,7 +122,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) (request, error) {
 	h := w.Header()
-	always := []string{"registry/2.0", "nosniff"}
+	always := []string{apiVersion, "nosniff"}
 	h["Docker-Distribution-Api-Version"], h["X-Content-Type-Options"] = always[:1:1], always[1:]
 	if isOver(r.Context()) {
 		h.Set("Connection", "close")
@@ -171,7 +175,7 @@ var errBusy = fmt.Errorf("too many clients at once: %w", errdefs.ErrUnavailable)
 // admit says who may ask, and how, before anything is looked at.
 func (s *Server) admit(r *http.Request) error {
 	switch {
-	case !s.knowsSecret(r):
+	case !s.isSecret(r.Header.Get(SecretHeader)):
 		return &mistake{status: http.StatusForbidden, code: "DENIED",
 			message: "the node secret is missing or wrong; \"larder setup containerd\" writes it to containerd's hosts.toml",
 			err:     fmt.Errorf("header %s: %w", SecretHeader, errdefs.ErrPermissionDenied)}
@@ -200,13 +204,13 @@ func (s *Server) isOwn(via []string) bool {
 	return false
 }
 
-// knowsSecret compares hashes, so that neither content nor length of the
+// isSecret compares hashes, so that neither content nor length of the
 // secret shows in the time it takes.
-func (s *Server) knowsSecret(r *http.Request) bool {
+func (s *Server) isSecret(text string) bool {
 	if s.options.Secret == "" {
 		return true
 	}
-	got := sha256.Sum256([]byte(r.Header.Get(SecretHeader)))
+	got := sha256.Sum256([]byte(text))
 	return subtle.ConstantTimeCompare(got[:], s.secret[:]) == 1
 }
 

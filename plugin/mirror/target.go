@@ -39,8 +39,8 @@ func newTargets() targets {
 	return targets{all}
 }
 
-func (ts targets) get(u *url.URL) (*target, bool) {
-	return ts.all.Get(targetKey{u.Path, u.RawQuery})
+func (ts targets) get(path, query string) (*target, bool) {
+	return ts.all.Get(targetKey{path, query})
 }
 
 func (ts targets) add(u *url.URL, t *target) {
@@ -54,7 +54,7 @@ func (ts targets) add(u *url.URL, t *target) {
 // is shared, and not to be changed; with an error, its request is as far as it was
 // understood.
 func (s *Server) locate(u *url.URL) (*target, error) {
-	if t, ok := s.targets.get(u); ok {
+	if t, ok := s.targets.get(u.Path, u.RawQuery); ok {
 		return t, nil
 	}
 	t := &target{}

@@ -47,7 +47,7 @@ func TestTargets(t *testing.T) {
 		if first.request != second.request || first.ref != second.ref || fmt.Sprint(firstErr, first.refErr) != fmt.Sprint(secondErr, second.refErr) {
 			t.Errorf("%.60s: got %+v, %v, then %+v, %v", path, *first, firstErr, *second, secondErr)
 		}
-		if _, ok := s.targets.get(u); ok != remembered || remembered && mapped != before {
+		if _, ok := s.targets.get(u.Path, u.RawQuery); ok != remembered || remembered && mapped != before {
 			t.Errorf("%.60s: remembered %v, want %v; mapped %d times the second time", path, ok, remembered, mapped-before)
 		}
 	}
