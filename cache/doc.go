@@ -111,7 +111,7 @@
 // change of it, and a manifest in memory is asked for with a look at its file, which
 // must be the same still: what was removed, moved away or changed, by whomever, is
 // served to nobody. Both are bounded. (TestChangesAreSeenAtOnce, TestMemoEndsWithIndex,
-// TestMemoIsBounded, TestManifestInMemory, TestYoungManifestIsRead,
+// TestMemoIsBounded, TestManyTagsAreRemembered, TestManifestInMemory, TestYoungManifestIsRead,
 // TestManifestsInMemoryAreBounded)
 //
 // Damage is found. Verify reads the bytes on the disk, and takes only what is
