@@ -50,7 +50,9 @@
 // TestPassThroughLimit)
 //
 // Bytes are hashed once, while the next ones come, and no buffer is used again before
-// it is hashed. (TestBehindLends, TestBehindHashesHere) The kernel begins to write
+// it is hashed. (TestBehindLends, TestBehindHashesHere) When fills have ended, the
+// memory of their buffers goes back at once, but for that of a few.
+// (TestBuffersGiveMemoryBack) The kernel begins to write
 // them as they come, and nobody who brings or reads them waits for that.
 // (TestWriteback, TestWritebackWaitsForNobody)
 //
