@@ -50,7 +50,9 @@
 // TestPassThroughLimit)
 //
 // Bytes are hashed once, while the next ones come, and no buffer is used again before
-// it is hashed. (TestBehindLends, TestBehindHashesHere) The kernel begins to write
+// it is hashed. (TestBehindLends, TestBehindHashesHere) When fills have ended, the
+// memory of their buffers goes back at once, but for that of a few.
+// (TestBuffersGiveMemoryBack) The kernel begins to write
 // them as they come, and nobody who brings or reads them waits for that.
 // (TestWriteback, TestWritebackWaitsForNobody)
 //
@@ -111,7 +113,7 @@
 // change of it, and a manifest in memory is asked for with a look at its file, which
 // must be the same still: what was removed, moved away or changed, by whomever, is
 // served to nobody. Both are bounded. (TestChangesAreSeenAtOnce, TestMemoEndsWithIndex,
-// TestMemoIsBounded, TestManifestInMemory, TestYoungManifestIsRead,
+// TestMemoIsBounded, TestManyTagsAreRemembered, TestManifestInMemory, TestYoungManifestIsRead,
 // TestManifestsInMemoryAreBounded)
 //
 // Damage is found. Verify reads the bytes on the disk, and takes only what is

@@ -189,13 +189,21 @@ func makeBuckets(db *bolt.DB) error {
 // get decodes a record, or returns errdefs.ErrNotFound. A record that does
 // not decode is as good as none.
 func (x *index) get(bucket, key string, v any) error {
-	return x.view(func(tx *bolt.Tx) error {
+	_, err := x.getSized(bucket, key, v)
+	return err
+}
+
+// getSized is get, and says how many bytes the record has in the index.
+func (x *index) getSized(bucket, key string, v any) (size int, err error) {
+	err = x.view(func(tx *bolt.Tx) error {
 		data := recordIn(tx, bucket, key)
 		if data == nil || json.Unmarshal(data, v) != nil {
 			return fmt.Errorf("%s: %s: %w", bucket, key, errdefs.ErrNotFound)
 		}
+		size = len(data)
 		return nil
 	})
+	return size, err
 }
 
 func (x *index) put(bucket, key string, v any) error {

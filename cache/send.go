@@ -15,7 +15,7 @@ const (
 	sendPiece = 1 << 20
 	// sendersPerCore bounds how many pieces are mapped at a time: a thread that sends
 	// is no longer counted by Go's scheduler after a while, and hundreds can be at it.
-	sendersPerCore = 4
+	sendersPerCore = 1
 	// copiedPiece is how many bytes are sent by way of a buffer while those are at it.
 	copiedPiece = 32 << 10
 )
@@ -114,10 +114,14 @@ func (m *mapping) send(fd int, off, n int64) (int, error) {
 	return sent, err
 }
 
+// write makes no garbage where a socket is full, which is most of the time.
 func write(fd int, p []byte) (int, error) {
 	for {
-		n, err := unix.Write(fd, p)
-		if !errors.Is(err, syscall.EINTR) {
+		switch n, err := unix.Write(fd, p); {
+		case errors.Is(err, syscall.EINTR):
+		case errors.Is(err, syscall.EAGAIN):
+			return 0, syscall.EAGAIN
+		default:
 			return max(0, n), os.NewSyscallError("write", err)
 		}
 	}

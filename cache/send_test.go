@@ -145,6 +145,49 @@ func TestSendToFull(t *testing.T) {
 	}
 }
 
+// TestAllocationsOfSends has sends make no garbage, of which a stream of a large blob
+// would make much: pieces, copies, and what a full socket does not take.
+//
+//nolint:paralleltest // it counts all of the process
+func TestAllocationsOfSends(t *testing.T) {
+	if os.Getenv("LARDER_TEST_ALLOCS") == "" {
+		t.Skip("set LARDER_TEST_ALLOCS, as make allocs does")
+	}
+	s := openStore(t, t.TempDir())
+	_, dgst := putBlob(t, s, 1, sendPiece)
+	b, err := s.Open(dgst)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	fd, other := socket(t)
+	buf := make([]byte, 8192)
+	drained := func(n int, err error) {
+		if err != nil || n != 4096 {
+			t.Fatalf("sent %d, %v", n, err)
+		}
+		if _, err := io.ReadFull(other, buf[:n]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	calls := map[string]func(){
+		"piece": func() { drained(b.SendAt(fd, 0, 4096)) },
+		"copy":  func() { drained(b.sendCopy(fd, 0, 4096)) },
+		"full": func() {
+			for {
+				if _, err := b.SendAt(fd, 0, sendPiece); errors.Is(err, syscall.EAGAIN) {
+					return
+				}
+			}
+		},
+	}
+	for _, name := range []string{"piece", "copy", "full"} {
+		if n := testing.AllocsPerRun(200, calls[name]); n > 0 {
+			t.Errorf("%s: %.0f allocations, want none", name, n)
+		}
+	}
+}
+
 // TestSendAmongMany has as many at it as may be: it waits for none of them, and sends
 // a copy.
 func TestSendAmongMany(t *testing.T) {

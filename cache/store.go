@@ -166,7 +166,7 @@ func (s *Store) Close() error {
 	s.closeUses()
 	s.closeSnapshots()
 	s.saveUsage(true)
-	return errors.Join(s.index.close(), s.unlock())
+	return errors.Join(s.buffers.close(), s.index.close(), s.unlock())
 }
 
 var errClosed = fmt.Errorf("store is closed: %w", errdefs.ErrUnavailable)

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strconv"
 	"sync/atomic"
 	"syscall"
@@ -127,5 +128,40 @@ func TestSendingToNobody(t *testing.T) {
 	line := b.log.requests(t)[1]
 	if line["level"] != "INFO" || line["bytes"].(float64) < 1<<20 {
 		t.Errorf("the log has %v, want what was sent, and no fault of larder's", line)
+	}
+}
+
+// slowSender sends one byte at a time, to nowhere.
+type slowSender struct{ selfSender }
+
+func (*slowSender) SendAt(int, int64, int64) (int, error) { return 1, nil }
+
+// TestAllocationsOfSending has a body sent in many pieces: none of them makes garbage.
+//
+//nolint:paralleltest // it counts all of the process
+func TestAllocationsOfSending(t *testing.T) {
+	if os.Getenv("LARDER_TEST_ALLOCS") == "" {
+		t.Skip("set LARDER_TEST_ALLOCS, as make allocs does")
+	}
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := net.Dial("tcp4", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	send := func(pieces int64) float64 {
+		return testing.AllocsPerRun(10, func() {
+			s := sending{sender: &slowSender{}, left: pieces}
+			if n, err := s.sendTo(c.(*net.TCPConn)); err != nil || n != pieces {
+				t.Fatalf("sent %d, %v", n, err)
+			}
+		})
+	}
+	if one, many := send(1), send(1000); many > one {
+		t.Errorf("1000 pieces: %.0f allocations, want the %.0f of one", many, one)
 	}
 }

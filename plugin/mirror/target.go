@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"net/url"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -19,8 +20,8 @@ type target struct {
 
 const (
 	// maxTargets bounds how many URLs are remembered, maxTargetSize the bytes of
-	// each.
-	maxTargets    = 1024
+	// each: a usual one takes 500 with what it means.
+	maxTargets    = 12 << 10
 	maxTargetSize = 512
 )
 
@@ -50,6 +51,12 @@ func (ts targets) add(u *url.URL, t *target) {
 	}
 }
 
+// ownURL is what is looked at of a URL, in memory of its own: the texts of a request are
+// parts of its first line, all of which they would keep.
+func ownURL(u *url.URL) *url.URL {
+	return &url.URL{Path: strings.Clone(u.Path), RawQuery: strings.Clone(u.RawQuery)}
+}
+
 // locate takes a URL apart and maps its name. A ping has no repository. The target
 // is shared, and not to be changed; with an error, its request is as far as it was
 // understood.
@@ -57,6 +64,7 @@ func (s *Server) locate(u *url.URL) (*target, error) {
 	if t, ok := s.targets.get(u.Path, u.RawQuery); ok {
 		return t, nil
 	}
+	u = ownURL(u)
 	t := &target{}
 	var err error
 	if t.request, err = parseRequest(u); err != nil || t.kind == kindPing {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"github.com/larder-project/larder/remotes"
 	"github.com/larder-project/larder/remotes/remotestest"
@@ -58,6 +59,34 @@ func TestTargets(t *testing.T) {
 	}
 	if n := s.targets.all.Len(); n != maxTargets {
 		t.Errorf("%d are remembered, want %d", n, maxTargets)
+	}
+}
+
+// TestTargetsKeepNoMore has URLs that are a small part of a large text, as those of
+// requests are a part of their first line: that is not kept with them.
+func TestTargetsKeepNoMore(t *testing.T) {
+	t.Parallel()
+	s := New(stored{}, Options{Map: remotes.NewRepository})
+	line := "HEAD http://" + strings.Repeat("x", 10_000) + "/v2/library/app/manifests/1?ns=docker.io HTTP/1.1"
+	u, err := url.ParseRequestURI(strings.Fields(line)[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := s.locate(u)
+	if err != nil {
+		t.Fatal(err)
+	}
+	isPart := func(text string) bool {
+		first, at := uintptr(unsafe.Pointer(unsafe.StringData(line))), uintptr(unsafe.Pointer(unsafe.StringData(text)))
+		return at >= first && at < first+uintptr(len(line))
+	}
+	if !isPart(u.Path) {
+		t.Fatal("the URL is a copy already: nothing is shown")
+	}
+	for _, text := range append([]string{got.name, got.ns, got.object, got.ref.Host, got.ref.Path, got.ref.Tag}, s.targets.all.Keys()[0].path, s.targets.all.Keys()[0].query) {
+		if isPart(text) {
+			t.Errorf("%q is a part of the request's first line still", text)
+		}
 	}
 }
 
