@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -22,7 +23,8 @@ type conn struct {
 	said  []byte // read at the door
 	owed  []byte // of an answer that was given there
 	pause pause
-	end   [4]byte // the last bytes that were read
+	until time.Time // for how long net/http waits for the next request, when it does
+	end   [4]byte   // the last bytes that were read
 }
 
 // pause is where a connection is between two requests.
@@ -64,14 +66,15 @@ func (c *conn) Read(p []byte) (n int, err error) {
 // readNext reads the next request. If that takes long the connection waits for it at
 // the door; and so it does for others like one that can be answered there.
 func (c *conn) readNext(p []byte) (n int, err error) {
-	// net/http sets a deadline of its own as soon as there is something to read.
 	if err := c.TCPConn.SetReadDeadline(time.Now().Add(linger)); err != nil {
 		return 0, err
 	}
 	n, err = c.TCPConn.Read(p)
 	isLate := n == 0 && errors.Is(err, os.ErrDeadlineExceeded)
 	if !isLate && (err != nil || !c.answer(p[:n])) {
-		return n, err
+		// Behind a first byte or two net/http reads on, under the deadline that it has set.
+		c.pause = none
+		return n, cmp.Or(err, c.TCPConn.SetReadDeadline(c.until))
 	}
 	c.goBack()
 	return 0, io.EOF
@@ -128,7 +131,7 @@ func (c *conn) keepEnd(p []byte) {
 func (c *conn) SetReadDeadline(t time.Time) error {
 	switch c.pause {
 	case answered:
-		c.pause = waiting
+		c.pause, c.until = waiting, t
 	case waiting:
 		c.pause = none
 	}
