@@ -24,7 +24,7 @@ type conn struct {
 	owed  []byte // of an answer that was given there
 	pause pause
 	until time.Time // for how long net/http waits for the next request, when it does
-	end   [4]byte   // the last bytes that were read
+	room  int       // of net/http's buffer, when it is empty
 }
 
 // pause is where a connection is between two requests.
@@ -48,19 +48,20 @@ func (c *conn) Read(p []byte) (n int, err error) {
 			return 0, err
 		}
 	}
+	if c.room == 0 {
+		c.room = len(p) // of the first request nothing has been read
+	}
 	switch {
 	case len(c.said) > 0:
 		n = copy(p, c.said)
 		c.said = c.said[n:]
-	// Not if a part of the next request is in net/http's buffer, and would be lost with
-	// it: GET and HEAD end with their header.
-	case c.pause == waiting && string(c.end[:]) == "\r\n\r\n":
-		n, err = c.readNext(p)
-	default:
-		n, err = c.TCPConn.Read(p)
+		return n, nil
+	// Not if something behind the last request is in net/http's buffer, and would be lost
+	// with it: then there is less room in it.
+	case c.pause == waiting && len(p) == c.room:
+		return c.readNext(p)
 	}
-	c.keepEnd(p[:n])
-	return n, err
+	return c.TCPConn.Read(p)
 }
 
 // readNext reads the next request. If that takes long the connection waits for it at
@@ -115,15 +116,6 @@ func (c *conn) goBack() {
 	}
 	c.door.listener.left() // the door is closed, or no descriptor is left
 	_ = c.TCPConn.Close()  // it has nothing under way
-}
-
-func (c *conn) keepEnd(p []byte) {
-	if len(p) < len(c.end) {
-		copy(c.end[:], c.end[len(p):])
-		copy(c.end[len(c.end)-len(p):], p)
-		return
-	}
-	copy(c.end[:], p[len(p)-len(c.end):])
 }
 
 // SetReadDeadline implements net.Conn. After an answer net/http sets one for the time
