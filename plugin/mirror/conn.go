@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -22,7 +23,8 @@ type conn struct {
 	said  []byte // read at the door
 	owed  []byte // of an answer that was given there
 	pause pause
-	end   [4]byte // the last bytes that were read
+	until time.Time // for how long net/http waits for the next request, when it does
+	room  int       // of net/http's buffer, when it is empty
 }
 
 // pause is where a connection is between two requests.
@@ -46,32 +48,34 @@ func (c *conn) Read(p []byte) (n int, err error) {
 			return 0, err
 		}
 	}
+	if c.room == 0 {
+		c.room = len(p) // of the first request nothing has been read
+	}
 	switch {
 	case len(c.said) > 0:
 		n = copy(p, c.said)
 		c.said = c.said[n:]
-	// Not if a part of the next request is in net/http's buffer, and would be lost with
-	// it: GET and HEAD end with their header.
-	case c.pause == waiting && string(c.end[:]) == "\r\n\r\n":
-		n, err = c.readNext(p)
-	default:
-		n, err = c.TCPConn.Read(p)
+		return n, nil
+	// Not if something behind the last request is in net/http's buffer, and would be lost
+	// with it: then there is less room in it.
+	case c.pause == waiting && len(p) == c.room:
+		return c.readNext(p)
 	}
-	c.keepEnd(p[:n])
-	return n, err
+	return c.TCPConn.Read(p)
 }
 
 // readNext reads the next request. If that takes long the connection waits for it at
 // the door; and so it does for others like one that can be answered there.
 func (c *conn) readNext(p []byte) (n int, err error) {
-	// net/http sets a deadline of its own as soon as there is something to read.
 	if err := c.TCPConn.SetReadDeadline(time.Now().Add(linger)); err != nil {
 		return 0, err
 	}
 	n, err = c.TCPConn.Read(p)
 	isLate := n == 0 && errors.Is(err, os.ErrDeadlineExceeded)
 	if !isLate && (err != nil || !c.answer(p[:n])) {
-		return n, err
+		// Behind a first byte or two net/http reads on, under the deadline that it has set.
+		c.pause = none
+		return n, cmp.Or(err, c.TCPConn.SetReadDeadline(c.until))
 	}
 	c.goBack()
 	return 0, io.EOF
@@ -114,21 +118,12 @@ func (c *conn) goBack() {
 	_ = c.TCPConn.Close()  // it has nothing under way
 }
 
-func (c *conn) keepEnd(p []byte) {
-	if len(p) < len(c.end) {
-		copy(c.end[:], c.end[len(p):])
-		copy(c.end[len(c.end)-len(p):], p)
-		return
-	}
-	copy(c.end[:], p[len(p)-len(c.end):])
-}
-
 // SetReadDeadline implements net.Conn. After an answer net/http sets one for the time
 // until the next request, and another when that begins to come.
 func (c *conn) SetReadDeadline(t time.Time) error {
 	switch c.pause {
 	case answered:
-		c.pause = waiting
+		c.pause, c.until = waiting, t
 	case waiting:
 		c.pause = none
 	}

@@ -47,7 +47,8 @@
 // every byte that was said, and comes back. An answer that hangs, or one that is not
 // taken, holds up nobody else. Who says nothing for too long is closed, and at the end
 // of the server everybody is. (TestIdleConnectionsWaitAtTheDoor, TestRequestsInPieces,
-// TestAnswerPlain, TestParsePlain, FuzzPlain, TestHangingAnswers, TestPanicAtTheDoor, TestSlowTaker,
+// TestNextRequestBegins, TestNothingIsLostBehindARequest, TestAnswerPlain,
+// TestWrongSizeIsNotAnsweredAtTheDoor, TestParsePlain, FuzzPlain, TestHangingAnswers, TestPanicAtTheDoor, TestSlowTaker,
 // TestSilentConnectionsAreClosed, TestDoorCloses, TestDoorUnderLoad)
 //
 // A fill goes on when its client leaves. (TestFillOutlivesClient)

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/larder-project/larder/cache"
 	"github.com/larder-project/larder/remotes/remotestest"
 )
 
@@ -166,3 +167,23 @@ func (l *oneConn) Accept() (net.Conn, error) {
 }
 func (l *oneConn) Close() error   { l.once.Do(func() { close(l.done) }); return nil }
 func (l *oneConn) Addr() net.Addr { return &net.TCPAddr{} }
+
+// What a tag says of its manifest's size may be wrong. No answer has more or fewer bytes
+// than it says: what comes next would be read amid it.
+func TestWrongSizeIsNotAnsweredAtTheDoor(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	img := remotestest.Build(remotestest.ImageSpec{})
+	b.up.PutImage("library/app", "1", img)
+	b.get(manifestPath("1"))
+	for off, want := range map[int64]bool{0: true, 1: false, -1: false} {
+		root, now := img.Root, time.Now()
+		root.Size += off
+		if err := b.store.PutTag(cache.Tag{Name: "docker.io/library/app:1", Target: root, Created: now, Moved: now, Validated: now}); err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := b.server.answerPlain(t.Context(), nil, plainOf(t, getWith(manifestPath("1")))); ok != want {
+			t.Errorf("a size that is off by %d: answered at the door is %t, want %t", off, ok, want)
+		}
+	}
+}
