@@ -38,9 +38,7 @@ func TestBuiltin(t *testing.T) {
 	if cold := pull(); cold.Bytes < 1<<20 {
 		t.Errorf("cold pull: %+v, want the image", cold)
 	}
-	if n := strings.Count(c.Log(), "layer is unpacked"); n != 2 {
-		t.Errorf("larder has unpacked %d layers, want 2", n)
-	}
+	eventually(t, "containerd's log tells that larder has unpacked 2 layers", func() bool { return strings.Count(c.Log(), "layer is unpacked") == 2 })
 	if out, err := c.RunContainer(t.Context(), ref); err != nil || !strings.Contains(out, "larder") {
 		t.Errorf("a container printed %q, %v, want larder's version", out, err)
 	}

@@ -55,14 +55,24 @@ func (s *starving) dial() bool {
 	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
 		s.t.Fatal(err)
 	}
-	if _, err := fmt.Fprint(c, "GET /v2/ HTTP/1.1\r\nHost: larder\r\n\r\n"); err != nil {
-		return false
-	}
-	_, err = c.Read(make([]byte, 4<<10))
+	err = ask(c)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		s.t.Fatal(err)
 	}
 	return err == nil
+}
+
+// ask asks for a ping, and has it.
+func ask(c net.Conn) error {
+	if _, err := fmt.Fprint(c, "GET /v2/ HTTP/1.1\r\nHost: larder\r\n\r\n"); err != nil {
+		return err
+	}
+	buf := make([]byte, 4<<10)
+	n, err := c.Read(buf)
+	if err == nil && !strings.HasPrefix(string(buf[:n]), "HTTP/1.1 200 ") {
+		err = fmt.Errorf("got %.100q", buf[:n])
+	}
+	return err
 }
 
 // settledFiles are the descriptors of a process that has none left to close: what

@@ -1,7 +1,6 @@
 package mirror
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -72,13 +71,20 @@ func (c *conn) readNext(p []byte) (n int, err error) {
 	}
 	n, err = c.TCPConn.Read(p)
 	isLate := n == 0 && errors.Is(err, os.ErrDeadlineExceeded)
-	if !isLate && (err != nil || !c.answer(p[:n])) {
-		// Behind a first byte or two net/http reads on, under the deadline that it has set.
-		c.pause = none
-		return n, cmp.Or(err, c.TCPConn.SetReadDeadline(c.until))
+	canLeave := isLate || err == nil && c.answer(p[:n])
+	if canLeave && c.door.enter(c, c.door.next) {
+		return 0, io.EOF
 	}
-	c.goBack()
-	return 0, io.EOF
+	// It stays. Behind a first byte or two net/http reads on, under the deadline that it
+	// has set.
+	c.pause = none
+	if err := c.TCPConn.SetReadDeadline(c.until); err != nil {
+		return n, err
+	}
+	if canLeave {
+		return c.TCPConn.Read(p)
+	}
+	return n, err
 }
 
 // answer answers a plain request that is all that was said, if it can be at once.
@@ -106,16 +112,6 @@ func (c *conn) pay() error {
 		err = c.TCPConn.SetReadDeadline(time.Now().Add(c.door.first))
 	}
 	return err
-}
-
-// goBack has the connection wait at the door, if it was not closed meanwhile: a server
-// that ends does that.
-func (c *conn) goBack() {
-	if c.ended.Swap(true) || c.door.enter(c.TCPConn, c.door.next) {
-		return
-	}
-	c.door.listener.left() // the door is closed, or no descriptor is left
-	_ = c.TCPConn.Close()  // it has nothing under way
 }
 
 // SetReadDeadline implements net.Conn. After an answer net/http sets one for the time

@@ -84,7 +84,7 @@ func (d *door) admit() {
 			return
 		}
 		c.door = d
-		if c.over || !d.enter(c.TCPConn, d.first) {
+		if c.over || !d.enter(c, d.first) {
 			d.letIn(c)
 		}
 	}
@@ -125,19 +125,29 @@ func (d *door) Close() (err error) {
 	return err
 }
 
-// enter has a connection wait at the door. If it does, c is closed, and what it was
-// lives on with another descriptor, of which Go's poller knows nothing.
-func (d *door) enter(c *net.TCPConn, patience time.Duration) bool {
-	fd, err := duplicate(c)
-	if err != nil {
-		return false // no descriptor is left
+// enter has a connection wait at the door. What it was lives on with another
+// descriptor then, of which Go's poller knows nothing, and net/http has nothing of it
+// any more. If it is not ok no descriptor is left, and nothing has changed.
+func (d *door) enter(c *conn, patience time.Duration) (ok bool) {
+	fd, err := duplicate(c.TCPConn)
+	if isOutOfFiles(err) { // for a moment there are two
+		d.listener.lendSpare()
+		defer d.listener.keepSpare()
+		fd, err = duplicate(c.TCPConn)
 	}
-	p := d.porters[int(d.turn.Add(1))%len(d.porters)]
-	if err := p.take(fd, patience); err != nil { // all ends; c is still there
-		_ = unix.Close(int(fd))
+	if err != nil {
 		return false
 	}
-	_ = c.Close()
+	if c.ended.Swap(true) { // it was closed: a server that ends does that
+		_ = unix.Close(int(fd))
+		return true
+	}
+	defer func() { _ = c.TCPConn.Close() }() // it has nothing under way
+	p := d.porters[int(d.turn.Add(1))%len(d.porters)]
+	if err := p.take(fd, patience); err != nil { // all ends
+		_ = unix.Close(int(fd))
+		d.listener.left()
+	}
 	return true
 }
 

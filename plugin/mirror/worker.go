@@ -103,11 +103,20 @@ func (p *porter) connOf(g *guest) (*conn, error) {
 	delete(p.guests, g.fd)
 	p.mu.Unlock()
 	f := os.NewFile(uintptr(g.fd), "connection")
-	defer f.Close() // net has a copy
+	defer f.Close()
 	if err := p.poller.remove(g.token); err != nil {
 		return nil, err
 	}
-	c, err := net.FileConn(f)
+	c, err := net.FileConn(f) // a copy
+	lent := isOutOfFiles(err)
+	if lent { // for a moment there are two
+		p.door.listener.lendSpare()
+		c, err = net.FileConn(f)
+	}
+	_ = f.Close() // only of the copy anything is wanted
+	if lent {
+		p.door.listener.keepSpare()
+	}
 	if err != nil {
 		return nil, err
 	}
