@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -12,10 +14,20 @@ import (
 // poller tells which of many descriptors have something to read: epoll(7). Go's own
 // poller has a goroutine for each of them, which takes memory while it waits, and a
 // switch when something comes.
+//
+// A thread in epoll_wait keeps one of Go's processors until Go's scheduler looks for it,
+// up to 20 ms in a process that does little. So it is waited there only while much
+// happens; else by way of Go's poller, which costs a switch, and keeps nothing.
 type poller struct {
-	fd  int
-	end int // an eventfd, readable once all is over
+	fd   int
+	end  int // an eventfd, readable once all is over
+	file *os.File
+	raw  syscall.RawConn // of file
+	busy bool            // the last wait was short; of who waits
 }
+
+// short is a wait for which a processor may be kept.
+const short = time.Millisecond
 
 // token names a descriptor. Its serial tells it from another of the same number, that
 // was closed meanwhile.
@@ -30,7 +42,13 @@ func newPoller() (*poller, error) {
 	if err != nil {
 		return nil, errors.Join(os.NewSyscallError("eventfd", err), unix.Close(fd))
 	}
-	p := &poller{fd: fd, end: end}
+	if err := unix.SetNonblock(fd, true); err != nil { // else Go's poller does not take it
+		return nil, errors.Join(os.NewSyscallError("fcntl", err), unix.Close(fd), unix.Close(end))
+	}
+	p := &poller{fd: fd, end: end, file: os.NewFile(uintptr(fd), "epoll")}
+	if p.raw, err = p.file.SyscallConn(); err != nil {
+		return nil, errors.Join(err, p.close())
+	}
 	if err := p.add(token{fd: int32(end)}); err != nil { //nolint:gosec // descriptors are small
 		return nil, errors.Join(err, p.close())
 	}
@@ -59,9 +77,25 @@ func (p *poller) control(op int, t token, events uint32) error {
 
 // wait returns the next events, as many as there is room for. A descriptor comes again
 // as long as there is something to read.
-func (p *poller) wait(events []unix.EpollEvent) (int, error) {
+func (p *poller) wait(events []unix.EpollEvent) (n int, err error) {
+	if p.busy {
+		if n, err = p.look(events, short); n > 0 || err != nil {
+			return n, err
+		}
+	}
+	began := time.Now()
+	rerr := p.raw.Read(func(uintptr) bool {
+		n, err = p.look(events, 0)
+		return n > 0 || err != nil
+	})
+	p.busy = time.Since(began) < short
+	return n, errors.Join(rerr, err)
+}
+
+// look returns the next events that come within a time, if any do.
+func (p *poller) look(events []unix.EpollEvent, within time.Duration) (int, error) {
 	for {
-		n, err := unix.EpollWait(p.fd, events, -1)
+		n, err := unix.EpollWait(p.fd, events, int(within.Milliseconds()))
 		if !errors.Is(err, unix.EINTR) {
 			return max(n, 0), os.NewSyscallError("epoll_wait", err)
 		}
@@ -75,5 +109,5 @@ func (p *poller) wake() error {
 }
 
 func (p *poller) close() error {
-	return os.NewSyscallError("close", errors.Join(unix.Close(p.fd), unix.Close(p.end)))
+	return errors.Join(p.file.Close(), os.NewSyscallError("close", unix.Close(p.end)))
 }

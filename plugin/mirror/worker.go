@@ -94,6 +94,7 @@ func (w *worker) letIn(g *guest, said, owed []byte) {
 	}
 	c.said, c.owed = slices.Clone(said), slices.Clone(owed)
 	w.door.letIn(c)
+	runtime.Gosched() // whoever has it now goes first
 }
 
 // connOf makes a net.Conn of a guest. The guest's descriptor is closed then, also if
