@@ -472,6 +472,7 @@ func TestWaitReadable(t *testing.T) {
 		if err := f.Wait(t.Context()); err != nil {
 			t.Error(err)
 		}
+		synctest.Wait() // it lets go of its file behind that
 		if _, err := f.NewReader(t.Context()); !errdefs.IsAlreadyExists(err) {
 			t.Errorf("reader of a fill that is over: %v, want already exists", err)
 		}
