@@ -44,12 +44,12 @@ func (c *talker) hear(want string) error {
 // ask has its path answered.
 func (c *talker) ask(path string) error { return errors.Join(c.say(get(path)), c.hear(bodyOf(path))) }
 
-// atDoor is how many connections wait at a door.
-func atDoor(d *door) (n int) {
+// guests is how many connections are at a door, of those that are meant.
+func guests(d *door, meant func(*guest) bool) (n int) {
 	for _, p := range d.porters {
 		p.mu.Lock()
 		for _, g := range p.guests {
-			if g.waits {
+			if meant(g) {
 				n++
 			}
 		}
@@ -57,6 +57,9 @@ func atDoor(d *door) (n int) {
 	}
 	return n
 }
+
+// atDoor is how many connections wait at a door.
+func atDoor(d *door) int { return guests(d, func(g *guest) bool { return g.waits }) }
 
 // doorman is a handler that answers each request with bodyOf its path. Only what is
 // plain and does not begin with inner is answered at the door.
@@ -145,7 +148,12 @@ func (g *guard) talker() *talker {
 	return &talker{Conn: c, answers: bufio.NewReader(c)}
 }
 
-func get(path string) string { return "GET " + path + " HTTP/1.1\r\nHost: larder\r\n\r\n" }
+func get(path string, header ...string) string  { return "GET " + rest(path, header) }
+func head(path string, header ...string) string { return "HEAD " + rest(path, header) }
+
+func rest(path string, header []string) string {
+	return path + " HTTP/1.1\r\n" + strings.Join(append([]string{"Host: larder"}, header...), "\r\n") + "\r\n\r\n"
+}
 
 // settled waits until so many connections wait, and no porter has help.
 func (g *guard) settled(n int) {
@@ -244,7 +252,9 @@ func TestSlowTaker(t *testing.T) {
 		}
 		said <- errors.Join(errs...)
 	}()
-	eventually(t, "it is let in", func() bool { return known(g.door) == 0 && g.listener.open.Load() == 1 })
+	eventually(t, "it is let in", func() bool {
+		return guests(g.door, func(*guest) bool { return true }) == 0 && g.listener.open.Load() == 1
+	})
 	other := g.talker()
 	for range 100 {
 		if err := other.ask("/v2/door"); err != nil {
@@ -262,16 +272,6 @@ func TestSlowTaker(t *testing.T) {
 	if n := g.inside.Load(); n == 0 || n == requests {
 		t.Errorf("net/http had %d of %d requests: the test proves nothing", n, requests)
 	}
-}
-
-// known is how many connections are at the door, those that are being answered, too.
-func known(d *door) (n int) {
-	for _, p := range d.porters {
-		p.mu.Lock()
-		n += len(p.guests)
-		p.mu.Unlock()
-	}
-	return n
 }
 
 // Answers that hang, one for each porter and one more, hold up nobody else. When they
@@ -297,7 +297,7 @@ func TestHangingAnswers(t *testing.T) {
 	if err := hanging[0].say(get("/v2/more")); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "it is not listened to", func() bool { return muted(g.door) == 1 })
+	eventually(t, "it is not listened to", func() bool { return guests(g.door, func(g *guest) bool { return g.muted }) == 1 })
 	close(g.hang)
 	for i, c := range hanging {
 		if err := errors.Join(c.hear("/v2/hang"), c.hear("/v2/door")); err != nil {
@@ -308,19 +308,6 @@ func TestHangingAnswers(t *testing.T) {
 		t.Error(err)
 	}
 	g.settled(len(hanging) + 4*len(g.door.porters))
-}
-
-func muted(d *door) (n int) {
-	for _, p := range d.porters {
-		p.mu.Lock()
-		for _, g := range p.guests {
-			if g.muted {
-				n++
-			}
-		}
-		p.mu.Unlock()
-	}
-	return n
 }
 
 // A request that nobody knows what to do with ends its connection, and nothing else.

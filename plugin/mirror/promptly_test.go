@@ -6,8 +6,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -29,7 +29,7 @@ func TestAnswerPlain(t *testing.T) {
 		b.get(path, SecretHeader, secret) // a miss
 		b.get(path, SecretHeader, secret)
 		eventually(t, path+" is at hand", func() bool {
-			_, ok := b.server.answerPlain(t.Context(), nil, plainOf(t, getWith(path, own)))
+			_, ok := b.server.answerPlain(t.Context(), nil, plainOf(t, get(path, own)))
 			return ok
 		})
 	}
@@ -37,21 +37,21 @@ func TestAnswerPlain(t *testing.T) {
 		text  string
 		plain bool // answered at the door
 	}{
-		"HEAD by tag":     {headWith(manifestPath("1"), own), true},
-		"GET by tag":      {getWith(manifestPath("1"), own), true},
-		"GET by digest":   {getWith(manifestPath(child), own), true},
-		"by rule":         {getWith("/v2/docker-hub/library/app/manifests/1", own), true},
-		"like containerd": {getWith(manifestPath("1"), own, "User-Agent: containerd/v2.4.2", "Accept: a, */*", "Accept-Encoding: gzip"), true},
-		"pull secret":     {getWith(manifestPath("1"), own, "Authorization: Basic bm9ib2R5Om5vdGhpbmc="), true},
-		"wrong secret":    {getWith(manifestPath("1"), SecretHeader+": x"), false},
-		"no secret":       {getWith(manifestPath("1")), false},
-		"not there":       {getWith(manifestPath("2"), own), false},
-		"bad name":        {getWith("/v2/library/App/manifests/1?ns=docker.io", own), false},
-		"blob":            {getWith(blobPath(img.Blobs[0].Descriptor.Digest), own), false},
-		"ping":            {getWith("/v2/", own), false},
-		"range":           {getWith(manifestPath("1"), own, "Range: bytes=0-3"), false},
-		"condition":       {getWith(manifestPath("1"), own, "If-None-Match: *"), false},
-		"loop":            {getWith(manifestPath("1"), own, "Via: 1.1 "+b.server.options.ID), false},
+		"HEAD by tag":     {head(manifestPath("1"), own), true},
+		"GET by tag":      {get(manifestPath("1"), own), true},
+		"GET by digest":   {get(manifestPath(child), own), true},
+		"by rule":         {get("/v2/docker-hub/library/app/manifests/1", own), true},
+		"like containerd": {get(manifestPath("1"), own, "User-Agent: containerd/v2.4.2", "Accept: a, */*", "Accept-Encoding: gzip"), true},
+		"pull secret":     {get(manifestPath("1"), own, "Authorization: Basic bm9ib2R5Om5vdGhpbmc="), true},
+		"wrong secret":    {get(manifestPath("1"), SecretHeader+": x"), false},
+		"no secret":       {get(manifestPath("1")), false},
+		"not there":       {get(manifestPath("2"), own), false},
+		"bad name":        {get("/v2/library/App/manifests/1?ns=docker.io", own), false},
+		"blob":            {get(blobPath(img.Blobs[0].Descriptor.Digest), own), false},
+		"ping":            {get("/v2/", own), false},
+		"range":           {get(manifestPath("1"), own, "Range: bytes=0-3"), false},
+		"condition":       {get(manifestPath("1"), own, "If-None-Match: *"), false},
+		"loop":            {get(manifestPath("1"), own, "Via: 1.1 "+b.server.options.ID), false},
 	} {
 		p, _, ok := parsePlain([]byte(c.text))
 		var atDoor []byte
@@ -82,13 +82,6 @@ func TestAnswerPlain(t *testing.T) {
 	}
 }
 
-func getWith(path string, header ...string) string  { return "GET " + rest(path, header) }
-func headWith(path string, header ...string) string { return "HEAD " + rest(path, header) }
-
-func rest(path string, header []string) string {
-	return path + " HTTP/1.1\r\n" + strings.Join(append([]string{"Host: larder"}, header...), "\r\n") + "\r\n\r\n"
-}
-
 func plainOf(t *testing.T, text string) plain {
 	t.Helper()
 	p, n, ok := parsePlain([]byte(text))
@@ -101,24 +94,17 @@ func plainOf(t *testing.T, text string) plain {
 // byNetHTTP has the server's ServeHTTP answer, which no door is before.
 func (b *bench) byNetHTTP(text string) answer {
 	b.t.Helper()
-	here, there := net.Pipe()
-	srv := &http.Server{Handler: http.HandlerFunc(b.server.ServeHTTP), ReadHeaderTimeout: time.Minute}
-	one := &oneConn{c: make(chan net.Conn, 1), done: make(chan struct{})}
-	one.c <- there
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		_ = srv.Serve(one) // until it is closed
-	}()
-	defer func() {
-		_ = srv.Close()
-		here.Close()
-		<-ended
-	}()
-	if _, err := io.WriteString(here, text); err != nil {
+	srv := httptest.NewServer(http.HandlerFunc(b.server.ServeHTTP))
+	defer srv.Close()
+	c, err := (&net.Dialer{}).DialContext(soon(b.t), "tcp4", srv.Listener.Addr().String())
+	if err != nil {
 		b.t.Fatal(err)
 	}
-	return parseAnswer(b.t, text, bufio.NewReader(here), strings.HasPrefix(text, "HEAD"))
+	defer c.Close()
+	if _, err := io.WriteString(c, text); err != nil {
+		b.t.Fatal(err)
+	}
+	return parseAnswer(b.t, text, bufio.NewReader(c), strings.HasPrefix(text, "HEAD"))
 }
 
 func readAnswer(t *testing.T, name, text string, head bool) answer {
@@ -150,24 +136,6 @@ func parseAnswer(t *testing.T, name string, r *bufio.Reader, head bool) answer {
 	return a
 }
 
-// oneConn is a net.Listener with one connection.
-type oneConn struct {
-	c    chan net.Conn
-	done chan struct{}
-	once sync.Once
-}
-
-func (l *oneConn) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.c:
-		return c, nil
-	case <-l.done:
-		return nil, net.ErrClosed
-	}
-}
-func (l *oneConn) Close() error   { l.once.Do(func() { close(l.done) }); return nil }
-func (l *oneConn) Addr() net.Addr { return &net.TCPAddr{} }
-
 // What a tag says of its manifest's size may be wrong. No answer has more or fewer bytes
 // than it says: what comes next would be read amid it.
 func TestWrongSizeIsNotAnsweredAtTheDoor(t *testing.T) {
@@ -182,7 +150,7 @@ func TestWrongSizeIsNotAnsweredAtTheDoor(t *testing.T) {
 		if err := b.store.PutTag(cache.Tag{Name: "docker.io/library/app:1", Target: root, Created: now, Moved: now, Validated: now}); err != nil {
 			t.Fatal(err)
 		}
-		if _, ok := b.server.answerPlain(t.Context(), nil, plainOf(t, getWith(manifestPath("1")))); ok != want {
+		if _, ok := b.server.answerPlain(t.Context(), nil, plainOf(t, get(manifestPath("1")))); ok != want {
 			t.Errorf("a size that is off by %d: answered at the door is %t, want %t", off, ok, want)
 		}
 	}
