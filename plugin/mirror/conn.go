@@ -89,14 +89,11 @@ func (c *conn) readNext(p []byte) (n int, err error) {
 
 // answer answers a plain request that is all that was said, if it can be at once.
 func (c *conn) answer(said []byte) bool {
-	if c.door.prompt == nil {
-		return false
-	}
 	p, n, ok := parsePlain(said)
 	if !ok || n < len(said) {
 		return false
 	}
-	text, ok := c.door.prompt.answerPlain(context.Background(), nil, p)
+	text, ok := c.door.answer(nil, p)
 	if !ok {
 		return false
 	}

@@ -31,7 +31,7 @@ func (s *Server) serveReady(w http.ResponseWriter, r *http.Request, t *target) b
 		defer cancel()
 		s.seed(ctx, r, t.repo, m)
 	}
-	s.expect(r, t.repo, m)
+	s.expect(r.Method, t.repo, m)
 	sendManifest(w, r, m)
 	return true
 }
@@ -71,8 +71,8 @@ func (s *Server) seed(ctx context.Context, r *http.Request, repo remotes.Reposit
 }
 
 // expect tells the Prefetcher of a manifest that is asked for as a whole.
-func (s *Server) expect(r *http.Request, repo remotes.Repository, m remotes.Manifest) {
-	if s.options.Prefetcher != nil && r.Method == http.MethodGet {
+func (s *Server) expect(method string, repo remotes.Repository, m remotes.Manifest) {
+	if s.options.Prefetcher != nil && method == http.MethodGet {
 		s.options.Prefetcher.ExpectPull(repo, m)
 	}
 }
@@ -93,7 +93,7 @@ func (s *Server) serveManifest(ctx context.Context, w http.ResponseWriter, r *ht
 		return err
 	}
 	s.seed(ctx, r, t.repo, m)
-	s.expect(r, t.repo, m)
+	s.expect(r.Method, t.repo, m)
 	if m.Problem != nil {
 		s.options.Logger.WarnContext(ctx, "serving a stale tag", "ref", ref.String(), "digest", m.Descriptor.Digest, "err", m.Problem)
 	}

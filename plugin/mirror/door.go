@@ -99,6 +99,20 @@ func (d *door) letIn(c *conn) {
 	}
 }
 
+// answer asks the prompt. If that panics, net/http will have to do with it, and knows
+// how to.
+func (d *door) answer(dst []byte, p plain) (answer []byte, ok bool) {
+	if d.prompt == nil {
+		return nil, false
+	}
+	defer func() {
+		if recover() != nil {
+			answer, ok = nil, false
+		}
+	}()
+	return d.prompt.answerPlain(context.Background(), dst, p)
+}
+
 // Accept waits for a connection that has something to say to net/http.
 func (d *door) Accept() (net.Conn, error) {
 	select {

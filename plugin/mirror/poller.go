@@ -94,10 +94,15 @@ func (p *poller) wait(events []unix.EpollEvent) (n int, err error) {
 
 // look returns the next events that come within a time, if any do.
 func (p *poller) look(events []unix.EpollEvent, within time.Duration) (int, error) {
+	return untilDone("epoll_wait", func() (int, error) { return unix.EpollWait(p.fd, events, int(within.Milliseconds())) })
+}
+
+// untilDone makes a system call again as long as a signal ends it.
+func untilDone(name string, call func() (int, error)) (int, error) {
 	for {
-		n, err := unix.EpollWait(p.fd, events, int(within.Milliseconds()))
+		n, err := call()
 		if !errors.Is(err, unix.EINTR) {
-			return max(n, 0), os.NewSyscallError("epoll_wait", err)
+			return max(n, 0), os.NewSyscallError(name, err)
 		}
 	}
 }

@@ -35,12 +35,10 @@ func (s *Server) answerPlain(ctx context.Context, dst []byte, p plain) (_ []byte
 	e := entry{method: http.MethodHead, request: t.request, status: http.StatusOK, outcome: string(m.Outcome)}
 	dst = appendHeader(dst, t, m, start)
 	if !p.head {
-		if s.options.Prefetcher != nil {
-			s.options.Prefetcher.ExpectPull(t.repo, m)
-		}
 		dst = append(dst, m.Data...)
 		e.method, e.bytes = http.MethodGet, int64(len(m.Data))
 	}
+	s.expect(e.method, t.repo, m)
 	e.took = time.Since(start)
 	s.log(ctx, slog.LevelInfo, e)
 	return dst, true

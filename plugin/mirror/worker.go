@@ -1,7 +1,6 @@
 package mirror
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -50,7 +49,7 @@ func (w *worker) attend(g *guest) {
 		p, used, ok := parsePlain(said)
 		var answer []byte
 		if ok {
-			answer, ok = w.answer(p)
+			answer, ok = w.door.answer(w.out[:0], p)
 		}
 		if !ok {
 			w.letIn(g, said, nil)
@@ -68,20 +67,6 @@ func (w *worker) attend(g *guest) {
 		}
 	}
 	w.again(g)
-}
-
-// answer asks the prompt. If that panics, net/http will have to do with it, and knows
-// how to.
-func (w *worker) answer(p plain) (answer []byte, ok bool) {
-	if w.door.prompt == nil {
-		return nil, false
-	}
-	defer func() {
-		if recover() != nil {
-			answer, ok = nil, false
-		}
-	}()
-	return w.door.prompt.answerPlain(context.Background(), w.out[:0], p)
 }
 
 // letIn gives a guest to net/http, with what it has said and what it is owed.
@@ -129,19 +114,9 @@ func (p *porter) connOf(g *guest) (*conn, error) {
 }
 
 func read(fd int, p []byte) (int, error) {
-	for {
-		n, err := unix.Read(fd, p)
-		if !errors.Is(err, unix.EINTR) {
-			return max(0, n), os.NewSyscallError("read", err)
-		}
-	}
+	return untilDone("read", func() (int, error) { return unix.Read(fd, p) })
 }
 
 func write(fd int, p []byte) (int, error) {
-	for {
-		n, err := unix.Write(fd, p)
-		if !errors.Is(err, unix.EINTR) {
-			return max(0, n), os.NewSyscallError("write", err)
-		}
-	}
+	return untilDone("write", func() (int, error) { return unix.Write(fd, p) })
 }
