@@ -37,9 +37,10 @@ func (r *Registry) readyTag(ctx context.Context, ref Reference, withData bool) (
 		return m, false
 	}
 	m.Descriptor = tag.Target
-	stored := true
+	var stored bool
 	if withData {
 		m.Data, err = r.readManifest(tag.Target.Digest)
+		stored = int64(len(m.Data)) == tag.Target.Size // else an answer would say one thing and have another
 	} else {
 		stored, err = r.Store.Has(tag.Target.Digest)
 	}

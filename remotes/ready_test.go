@@ -33,6 +33,16 @@ func TestReady(t *testing.T) {
 				b.t.Fatal(err)
 			}
 		}},
+		"tag whose size is wrong, its bytes": {object: "1", data: true, before: func(b *bench, ref Reference) {
+			tag, err := b.Store.Tag(ref.String())
+			if err != nil {
+				b.t.Fatal(err)
+			}
+			tag.Target.Size++
+			if err := b.Store.PutTag(tag); err != nil {
+				b.t.Fatal(err)
+			}
+		}},
 		"tag, the file gone":    {object: "1", before: lose(img.Root.Digest.String())},
 		"digest, the file gone": {data: true, before: lose(img.Root.Digest.String())},
 	} {

@@ -153,5 +153,8 @@ func TestWrongSizeIsNotAnsweredAtTheDoor(t *testing.T) {
 		if _, ok := b.server.answerPlain(t.Context(), nil, plainOf(t, get(manifestPath("1")))); ok != want {
 			t.Errorf("a size that is off by %d: answered at the door is %t, want %t", off, ok, want)
 		}
+		if a, err := b.try(soon(t), http.MethodGet, manifestPath("1")); (err == nil && a.err == nil) != want {
+			t.Errorf("a size that is off by %d: net/http gives %d with %d of %d bytes, %v, %v", off, a.status, len(a.body), a.length, err, a.err)
+		}
 	}
 }
