@@ -1,7 +1,6 @@
 package parts
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,8 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
-	"sync"
 	"syscall"
 	"time"
 )
@@ -41,7 +38,7 @@ type StartOptions struct {
 
 // StartWith is Start with options.
 func StartWith(o StartOptions, path string, env []string, args ...string) (*Process, error) {
-	p := &Process{name: filepath.Base(path), out: newOutput(), done: make(chan struct{})}
+	p := &Process{name: filepath.Base(path), done: make(chan struct{})}
 	p.cmd = exec.Command(path, args...) //nolint:noctx // a part outlives the context of its start; Stop ends it
 	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.Stdin = o.Stdin
@@ -55,11 +52,13 @@ func StartWith(o StartOptions, path string, env []string, args ...string) (*Proc
 		return nil, errors.Join(fmt.Errorf("%s: start: %w", p.name, err), r.Close(), w.Close())
 	}
 	_ = w.Close() // the child holds its own copy; end of file then means that the child is gone
+	if p.out, err = newOutput(r); err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", p.name, err), p.cmd.Process.Kill(), p.cmd.Wait())
+	}
 	read := make(chan struct{})
 	go func() {
 		defer close(read)
-		_, _ = io.Copy(p.out, r)
-		_ = r.Close()
+		p.out.follow()
 	}()
 	go func() {
 		p.err = p.cmd.Wait()
@@ -79,7 +78,8 @@ const lastWords = time.Second
 // PID is the process id of the program.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 
-// Output is all that the program has written so far, stdout and stderr mixed.
+// Output is all that the program has written so far, stdout and stderr mixed: what
+// it wrote before the call is in it.
 func (p *Process) Output() string { return p.out.String() }
 
 // Signal sends sig to the program alone, not to its children.
@@ -136,72 +136,4 @@ func (p *Process) WaitLine(ctx context.Context, sub string) (string, error) {
 		return "", fmt.Errorf("%s: wait for %q: %w; output:\n%s", p.name, sub, err, tail(p.Output(), 20))
 	}
 	return line, nil
-}
-
-// output is a growing text with waiting readers.
-type output struct {
-	mu    sync.Mutex // guards buf and ended
-	cond  *sync.Cond
-	buf   bytes.Buffer
-	ended bool
-}
-
-func newOutput() *output {
-	o := &output{}
-	o.cond = sync.NewCond(&o.mu)
-	return o
-}
-
-func (o *output) Write(b []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.cond.Broadcast()
-	return o.buf.Write(b)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.String()
-}
-
-func (o *output) end() {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.ended = true
-	o.cond.Broadcast()
-}
-
-func (o *output) wake() {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.cond.Broadcast()
-}
-
-var errEnded = errors.New("the program ended")
-
-func (o *output) find(ctx context.Context, sub string) (string, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	for {
-		text := o.buf.String()
-		text = text[:strings.LastIndexByte(text, '\n')+1] // whole lines only
-		for line := range strings.Lines(text) {
-			if strings.Contains(line, sub) {
-				return strings.TrimSpace(line), nil
-			}
-		}
-		if o.ended {
-			return "", errEnded
-		}
-		if ctx.Err() != nil {
-			return "", context.Cause(ctx)
-		}
-		o.cond.Wait()
-	}
-}
-
-func tail(text string, n int) string {
-	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
-	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }
