@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	"github.com/klauspost/compress/s2"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 
 	"github.com/larder-project/larder/plugin/unpack/unpacktest"
 )
@@ -318,4 +320,30 @@ func TestCopiesRun(t *testing.T) {
 	}
 	cancel()
 	<-done
+}
+
+// TestCopiesRunBesides: that copies are made at the lowest priority is not taken for the
+// process's.
+func TestCopiesRunBesides(t *testing.T) {
+	t.Parallel()
+	of := func() int {
+		got, err := unix.Getpriority(unix.PRIO_PROCESS, os.Getpid()) // of its first thread
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	before := of()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var running sync.WaitGroup
+	for range 50 { // whoever is begun by the first thread may have it
+		c := openCopies(t, t.TempDir(), 1<<30, blobs{})
+		running.Go(func() { c.Run(ctx) })
+	}
+	cancel()
+	running.Wait()
+	if got := of(); got != before {
+		t.Errorf("the process has priority %d, and had %d", got, before)
+	}
 }

@@ -36,6 +36,11 @@ func (c *Copies) Run(ctx context.Context) {
 		// The thread is not unlocked: it ends with this goroutine, so that nobody else
 		// inherits its niceness.
 		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			defer runtime.UnlockOSThread()
+			c.Run(ctx) // by another thread: this one's niceness is taken for the whole process's
+			return
+		}
 		if err := unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), lowest); err != nil {
 			c.o.Logger.Warn("copies of layers are made at the usual priority", "err", err)
 		}
