@@ -13,10 +13,10 @@
 // They are doubled on trial, stay if all of the host's together become faster by
 // a fifth, and go else, or when it turns out later that fewer were faster. Nothing
 // is tried for 2 s after it was of no use, then 4, 8 and 10, for a minute after the
-// upstream refused, and never if one connection brings 128 MiB a second. What other
-// bodies begin and end does not count, and makes who came in addition leave.
-// (TestSpeedup, TestGovernor, TestGovernorRests,
-// TestGovernorOthers, TestGovernorGoesBack, TestGovernorForgets, TestGovernorSlowOpening, TestNoPlaces)
+// upstream refused, and never if one connection brings 128 MiB a second, or all
+// together 192 MiB for each processor of this machine. What other bodies begin and end
+// does not count, and makes who came in addition leave. (TestSpeedup, TestGovernor,
+// TestGovernorRests, TestGovernorOthers, TestGovernorGoesBack, TestGovernorForgets, TestGovernorSlowOpening, TestNoPlaces)
 //
 // The first byte waits for nothing, and no byte comes twice: all ranges end
 // where the next one begins. Only if an upstream stops to send parts do those

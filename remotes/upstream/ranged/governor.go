@@ -1,6 +1,7 @@
 package ranged
 
 import (
+	"runtime"
 	"sync"
 	"time"
 )
@@ -19,6 +20,9 @@ const (
 	leastWorth = 0.1
 	// enough bytes a second of one connection: what is slow then is not the line.
 	enough = 128 << 20
+	// plenty bytes a second of all together, for each processor, are so, too: to receive,
+	// hash, store and send them takes about half of it.
+	plenty = 192 << 20
 	// firstRest is how long nothing is tried after an addition brought nothing, for
 	// noise may have hidden what it brought; twice as long after each one more that
 	// does not, up to rest. backoff is that after an upstream refused.
@@ -55,6 +59,11 @@ type Governor struct {
 type level struct {
 	connections int
 	speed       float64
+}
+
+// isFast reports whether more connections would bring no more that is of use.
+func (l level) isFast() bool {
+	return l.speed/float64(l.connections) >= enough || l.speed >= plenty*float64(runtime.GOMAXPROCS(0))
 }
 
 // Join counts a connection that is made whatever the governor says: that of a
@@ -181,7 +190,7 @@ func (g *Governor) decide(now time.Time, is level) {
 	}
 	wanted := g.wanted
 	g.wanted = false
-	if !wanted || now.Before(g.quiet) || is.connections == 0 || is.speed/float64(is.connections) >= enough {
+	if !wanted || now.Before(g.quiet) || is.connections == 0 || is.isFast() {
 		return
 	}
 	g.trial, g.target = &is, 2*is.connections

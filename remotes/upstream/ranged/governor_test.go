@@ -1,6 +1,7 @@
 package ranged
 
 import (
+	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -30,16 +31,18 @@ func grow(g *Governor) {
 // TestGovernor doubles connections as long as that is faster by a fifth.
 func TestGovernor(t *testing.T) {
 	t.Parallel()
+	cores := float64(runtime.GOMAXPROCS(0))
 	for name, tc := range map[string]struct {
 		single, shared float64
 		want           int
 	}{
-		"each is limited":      {20e6, 1e12, 64},
+		"each is limited":      {3e6, 1e12, 64},
 		"all together are":     {1e12, 20e6, 1},
 		"both":                 {20e6, 80e6, 4},
 		"worth a fifth more":   {20e6, 100e6, 8},
 		"not worth a fifth":    {20e6, 90e6, 4},
 		"one alone is fast":    {400e6, 1e12, 1},
+		"all are fast":         {plenty * cores / 6, 1e12, 8},
 		"too slow to be told":  {100, 1e12, 1},
 		"slow, and each alone": {1e6, 1e12, 64},
 	} {
