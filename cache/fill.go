@@ -105,6 +105,36 @@ func (s *Store) joinFill(ctx context.Context, origin Origin, dgst digest.Digest,
 	return f, true, nil
 }
 
+// AwaitFill waits for the running fill of a blob as one who reads it does, so that
+// nobody abandons it meanwhile, and returns as Fill.WaitMoving does. It begins none, and
+// returns errdefs.ErrNotFound if none runs.
+func (s *Store) AwaitFill(ctx context.Context, dgst digest.Digest, moved func()) error {
+	s.mu.Lock()
+	f, ok := s.fills[dgst]
+	if !ok {
+		s.mu.Unlock()
+		return fmt.Errorf("wait for %s: no fill of it runs: %w", dgst, errdefs.ErrNotFound)
+	}
+	f.noteShared()
+	r, err := f.NewReader(ctx)
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.WaitMoving(ctx, moved), r.Close())
+}
+
+// FillProgress is that of the running fill of a blob, which nobody joins by it.
+func (s *Store) FillProgress(dgst digest.Digest) (p Progress, ok bool) {
+	s.mu.Lock()
+	f, ok := s.fills[dgst]
+	s.mu.Unlock()
+	if ok {
+		p, _ = f.Progress()
+	}
+	return p, ok
+}
+
 // noteShared notes that a fill is no longer its beginner's alone.
 func (f *Fill) noteShared() {
 	f.mu.Lock()
@@ -166,9 +196,13 @@ func (f *Fill) Progress() (Progress, <-chan struct{}) {
 
 // Wait returns when the blob is published, with an error as soon as it is
 // certain that it will not be, or with the context's.
-func (f *Fill) Wait(ctx context.Context) error {
+func (f *Fill) Wait(ctx context.Context) error { return f.WaitMoving(ctx, func() {}) }
+
+// WaitMoving is Wait that calls moved each time that something has come, or changed.
+func (f *Fill) WaitMoving(ctx context.Context, moved func()) error {
 	for {
 		p, changed := f.Progress()
+		moved()
 		if p.Unstored != nil {
 			return p.Unstored
 		}

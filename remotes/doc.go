@@ -153,6 +153,11 @@
 // TestPrefetchOfAskedPlatform, TestPrefetchOfWholeImage, TestPrefetchAfterLoss,
 // TestPrefetchOfPrivate)
 //
+// A client that reads the store itself, and tells no more than a digest, waits for a blob
+// as well as one that asks for it, if it is certain whose it is, and anybody may have it.
+// (TestAwaitBlob, TestAwaitBlobOfIndex, TestAwaitBlobBringsNothing,
+// TestAwaitBlobOfPrivate, TestAwaitBlobEnds)
+//
 // No client waits for a prefetch: half of the connections for blobs are the
 // clients', and one that needs another has it. Nothing is evicted for one, or stored
 // beyond what the manifest says, nothing brought that the disk does not take, and

@@ -45,12 +45,19 @@ const prefetchPatience = 30 * time.Second
 // policies of the repository, and for nobody else's repository. Nothing is done
 // without Run.
 //
+// Without its data, m is one that the client reads in the store. What an index has of
+// images there it then reads, too, and asks for none of them.
+//
 // It brings nothing that the disk does not take, or for which anything would be
 // evicted, nothing from the last pulls of an allowance, and nothing that a client
 // would have to wait for.
 func (r *Registry) ExpectPull(repo Repository, m Manifest) {
 	key := imageKey{repo: repo, digest: m.Descriptor.Digest}
-	if r.Prefetch.Parallel <= 0 || m.Unstored != nil || images.IsIndexType(m.Descriptor.MediaType) {
+	if r.Prefetch.Parallel <= 0 || m.Unstored != nil {
+		return
+	}
+	if images.IsIndexType(m.Descriptor.MediaType) {
+		r.expectStored(repo, m)
 		return
 	}
 	if m.Outcome != Hit && m.Outcome != Stale {
@@ -60,7 +67,7 @@ func (r *Registry) ExpectPull(repo Repository, m Manifest) {
 	if r.prefetches.whole.Contains(key) || r.prefetches.isExpected(key) {
 		return
 	}
-	doc, err := cache.ParseManifest(m.Data, m.Descriptor.MediaType)
+	doc, err := r.documentOf(m)
 	if err != nil {
 		return // the client is told by whoever answers it
 	}
@@ -69,6 +76,33 @@ func (r *Registry) ExpectPull(repo Repository, m Manifest) {
 	} else {
 		r.prefetches.whole.Add(key, nil)
 	}
+}
+
+// expectStored is ExpectPull for the images of an index that a client reads in the store.
+func (r *Registry) expectStored(repo Repository, index Manifest) {
+	if index.Data != nil {
+		return // it asks for the one that it wants
+	}
+	doc, err := r.documentOf(index)
+	if err != nil {
+		return
+	}
+	for _, desc := range doc.Manifests[:min(len(doc.Manifests), maxPrefetches)] {
+		if !images.IsIndexType(desc.MediaType) { // and what is not stored cannot be read
+			r.ExpectPull(repo, Manifest{Resolved: Resolved{Descriptor: desc, Outcome: Hit}})
+		}
+	}
+}
+
+// documentOf reads a manifest that is given, or in the store.
+func (r *Registry) documentOf(m Manifest) (doc cache.Manifest, err error) {
+	data := m.Data
+	if data == nil {
+		if data, err = r.readManifest(m.Descriptor.Digest); err != nil {
+			return doc, err
+		}
+	}
+	return cache.ParseManifest(data, m.Descriptor.MediaType)
 }
 
 // notePull notes that the client of ctx asks for a blob, and begins to prefetch the

@@ -152,6 +152,22 @@ func (ps *prefetches) asked(ctx context.Context, repo Repository, dgst digest.Di
 	return ctx, p
 }
 
+// repositoryOf is whose image a client pulls that has a blob, if that is certain.
+func (ps *prefetches) repositoryOf(dgst digest.Digest) (repo Repository, ok bool) {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	for _, p := range ps.images {
+		if !p.names[dgst] || p.cancel == nil && time.Since(p.last) >= prefetchPatience {
+			continue
+		}
+		if ok && repo != p.repo {
+			return Repository{}, false
+		}
+		repo, ok = p.repo, true
+	}
+	return repo, ok
+}
+
 // tells reports whether a blob that a client asks for is a reason to begin. The
 // prefetches' mu is held.
 func (p *prefetch) tells(dgst digest.Digest) bool {

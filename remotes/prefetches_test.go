@@ -54,7 +54,13 @@ func TestPrefetchPatience(t *testing.T) {
 		if !r.prefetches.isExpected(key) {
 			t.Error("forgotten too soon")
 		}
+		if repo, ok := r.prefetches.repositoryOf(dgst); !ok || repo != appRepo() {
+			t.Errorf("its blob is of %s, %t", repo, ok)
+		}
 		pass(prefetchPatience)
+		if repo, ok := r.prefetches.repositoryOf(dgst); ok {
+			t.Errorf("its blob is of %s, long after the manifest", repo)
+		}
 		if _, p := r.prefetches.asked(t.Context(), appRepo(), dgst); p != nil || r.prefetches.isExpected(key) {
 			t.Error("begun long after the manifest")
 		}

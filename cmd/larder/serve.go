@@ -126,7 +126,7 @@ func (o *options) serve(ctx context.Context, cfg *config.Config) (err error) {
 		httpServer{toAdmins, func() error { return toAdmins.Serve(adminListener) }},
 	}
 	if cfg.Proxy.Enabled {
-		p, err := newProxyServer(cfg.Proxy, store, has.copies, logger)
+		p, err := newProxyServer(cfg.Proxy, store, registry, has.copies, logger)
 		if err != nil {
 			return err
 		}
@@ -173,7 +173,7 @@ func (s httpServer) shutdown(ctx context.Context) error {
 func newMirrorServer(registry *remotes.Registry, seeder *seed.Seeder, cfg *config.Config, bounds bounds, secret string, logger *slog.Logger) *http.Server {
 	o := mirror.Options{
 		Map: registry.Names.Map, Secret: secret, ID: registry.Pool.ID(), Wait: time.Duration(cfg.Mirror.Wait),
-		MaxOpen: bounds.open, Logger: logger,
+		MaxOpen: bounds.open, SharedStore: cfg.Proxy.HasContent(), Logger: logger,
 	}
 	if seeder != nil {
 		o.Seeder = seeder

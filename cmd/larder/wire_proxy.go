@@ -27,7 +27,7 @@ func exposureOf(cfg config.Proxy) []cache.Option {
 
 // newProxyServer listens for containerd, before anything that takes long: it may
 // be started as soon as this process is ready.
-func newProxyServer(cfg config.Proxy, store *cache.Store, copies *unpack.Copies, logger *slog.Logger) (*proxyServer, error) {
+func newProxyServer(cfg config.Proxy, store *cache.Store, awaiter proxy.Awaiter, copies *unpack.Copies, logger *slog.Logger) (*proxyServer, error) {
 	if err := prepareMounts(filepath.Join(filepath.Dir(string(cfg.Socket)), "mounts"), logger); err != nil {
 		return nil, fmt.Errorf("proxy.socket: %w", err)
 	}
@@ -35,7 +35,7 @@ func newProxyServer(cfg config.Proxy, store *cache.Store, copies *unpack.Copies,
 	if err != nil {
 		return nil, fmt.Errorf("proxy.socket: %w", err)
 	}
-	o := proxy.Options{Unpacker: unpack.Unpacker{Copies: copies}, Logger: logger}
+	o := proxy.Options{Awaiter: awaiter, Unpacker: unpack.Unpacker{Copies: copies}, Logger: logger}
 	if cfg.HasContent() {
 		return &proxyServer{Server: proxy.New(store, o), listener: l}, nil
 	}

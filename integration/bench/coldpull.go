@@ -106,6 +106,9 @@ func runColdPull(ctx context.Context, sc *scene, c coldCase) error {
 	for _, kind := range append(sc.larders(), sc.registries()...) {
 		all = append(all, contestant{kind.who, func(ctx context.Context, m *measured) error { return p.through(ctx, kind, m) }})
 	}
+	if c.shape == (line.Shape{}) {
+		all = append(all, contestant{inProxy, p.proxied})
+	}
 	if c.shape != (line.Shape{}) {
 		return sc.coldRounds(ctx, all...) // what it waits for is the line
 	}
@@ -122,19 +125,19 @@ type coldPull struct {
 }
 
 func (p *coldPull) direct(ctx context.Context, m *measured) error {
-	return p.measure(ctx, p.base, m)
+	return p.measure(ctx, p.n, p.base, m)
 }
 
 // through pulls by a server that has nothing.
 func (p *coldPull) through(ctx context.Context, kind pullThrough, m *measured) error {
 	return p.sc.cold(ctx, kind, "http://"+p.base, func(srv *server) error {
 		if kind.who != larder {
-			return p.measure(ctx, srv.addr, m)
+			return p.measure(ctx, p.n, srv.addr, m)
 		}
 		if err := checkStore(srv, p.img, false); err != nil {
 			return err
 		}
-		if err := p.measure(ctx, srv.addr, m); err != nil {
+		if err := p.measure(ctx, p.n, srv.addr, m); err != nil {
 			return err
 		}
 		if got := m.values["upstream bytes"]; got != 1 {
@@ -144,14 +147,27 @@ func (p *coldPull) through(ctx context.Context, kind pullThrough, m *measured) e
 	})
 }
 
+// proxied pulls into a larder that has nothing, and is the content store of a
+// containerd of its own.
+func (p *coldPull) proxied(ctx context.Context, m *measured) error {
+	return p.sc.cold(ctx, p.sc.proxied(""), "http://"+p.base, func(srv *server) (err error) {
+		n, err := p.sc.nodeOn(ctx, srv)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, n.close()) }()
+		return p.measure(ctx, n, srv.addr, m)
+	})
+}
+
 // measure is one pull from addr.
-func (p *coldPull) measure(ctx context.Context, addr string, m *measured) error {
-	if err := errors.Join(p.n.forget(ctx), p.n.from(addr)); err != nil {
+func (p *coldPull) measure(ctx context.Context, n *node, addr string, m *measured) error {
+	if err := errors.Join(n.forget(ctx), n.from(addr)); err != nil {
 		return err
 	}
 	unix.Sync() // what was written before is not to cost who comes next
 	before := p.u.traffic()
-	took, err := p.n.pull(ctx, p.img)
+	took, err := n.pull(ctx, p.img, false)
 	if err != nil {
 		return err
 	}
@@ -162,5 +178,5 @@ func (p *coldPull) measure(ctx context.Context, addr string, m *measured) error 
 	if asked.Running > 0 {
 		return fmt.Errorf("%d answers of upstream's still run a minute after the pull", asked.Running)
 	}
-	return p.n.check(p.img)
+	return n.check(p.img)
 }

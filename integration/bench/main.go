@@ -38,7 +38,7 @@ func main() {
 
 // experiments in the order of their worth.
 func experiments() []experiment {
-	return slices.Concat([]experiment{warmBlob(), manifests()}, coldPulls(), []experiment{coldBlob(), firstByte(), fillDisk(), memoryUse(), startUp(), deadUpstream(), growthBlobs(), growthTags(), growthClients()})
+	return slices.Concat([]experiment{warmBlob(), manifests()}, coldPulls(), []experiment{warmPull(), coldBlob(), firstByte(), fillDisk(), memoryUse(), startUp(), deadUpstream(), growthBlobs(), growthTags(), growthClients()})
 }
 
 func run(ctx context.Context, args []string, out io.Writer) (err error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -32,30 +33,51 @@ const namespace = "bench"
 type node struct {
 	containerd *parts.Containerd
 	conn       *grpc.ClientConn
-	dir        string
+	content    string // folder of its content store
 	hosts      string // folder of hosts.toml files
 }
 
-// node starts one. It needs root.
+// node starts one that has its own content store. It needs root.
 func (sc *scene) node(ctx context.Context) (*node, error) {
-	if err := sc.bin.Need("containerd", "ctr"); err != nil {
-		return nil, err
-	}
 	dir, err := sc.newDir()
 	if err != nil {
 		return nil, err
 	}
-	n := &node{dir: dir, hosts: filepath.Join(dir, "certs.d")}
-	if n.containerd, err = parts.StartContainerd(ctx, sc.bin, dir, parts.ContainerdOptions{}); err != nil {
+	n, err := sc.startNode(ctx, dir, parts.ContainerdOptions{})
+	if err == nil {
+		sc.onEnd(n.close)
+	}
+	return n, err
+}
+
+// startNode starts one in a folder.
+func (sc *scene) startNode(ctx context.Context, dir string, o parts.ContainerdOptions) (n *node, err error) {
+	if err := sc.bin.Need("containerd", "ctr"); err != nil {
 		return nil, err
 	}
-	sc.onEnd(n.containerd.Close)
-	if n.conn, err = grpc.NewClient("unix://"+n.containerd.Address(), grpc.WithTransportCredentials(insecure.NewCredentials())); err != nil {
-		return nil, fmt.Errorf("containerd's API: %w", err)
+	n = &node{content: filepath.Join(dir, "containerd", "root", "io.containerd.content.v1.content"), hosts: filepath.Join(dir, "certs.d")}
+	if err := os.MkdirAll(filepath.Join(n.hosts, "docker.io"), 0o755); err != nil {
+		return nil, err
 	}
-	sc.onEnd(n.conn.Close)
-	return n, os.MkdirAll(filepath.Join(n.hosts, "docker.io"), 0o755)
+	if n.containerd, err = parts.StartContainerd(ctx, sc.bin, dir, o); err != nil {
+		return nil, err
+	}
+	if n.conn, err = grpc.NewClient("unix://"+n.containerd.Address(), grpc.WithTransportCredentials(insecure.NewCredentials())); err != nil {
+		return nil, errors.Join(fmt.Errorf("containerd's API: %w", err), n.containerd.Close())
+	}
+	return n, nil
 }
+
+// nodeOn starts one whose content store is a larder, and which ends before that.
+func (sc *scene) nodeOn(ctx context.Context, srv *server) (*node, error) {
+	n, err := sc.startNode(ctx, filepath.Dir(srv.socket), parts.ContainerdOptions{Proxy: srv.socket})
+	if err == nil {
+		n.content = srv.root
+	}
+	return n, err
+}
+
+func (n *node) close() error { return errors.Join(n.conn.Close(), n.containerd.Close()) }
 
 // from has docker.io be a server on loopback from now on.
 func (n *node) from(addr string) error {
@@ -67,9 +89,8 @@ func (n *node) from(addr string) error {
 }
 
 // pull has containerd's transfer service bring an image into its content store, three
-// blobs at a time as it does by default, and says how long that took. Nothing is
-// unpacked: that costs the same whoever the bytes come from.
-func (n *node) pull(ctx context.Context, img *image) (time.Duration, error) {
+// blobs at a time as it does by default, and says how long that took.
+func (n *node) pull(ctx context.Context, img *image, unpacked bool) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerLimit)
 	defer cancel()
 	ctx = metadata.AppendToOutgoingContext(ctx, "containerd-namespace", namespace)
@@ -78,7 +99,12 @@ func (n *node) pull(ctx context.Context, img *image) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	into, err := asAny(&transfer.ImageStore{Name: ref, Platforms: []*types.Platform{{OS: "linux", Architecture: runtime.GOARCH}}})
+	platform := &types.Platform{OS: "linux", Architecture: runtime.GOARCH}
+	store := &transfer.ImageStore{Name: ref, Platforms: []*types.Platform{platform}}
+	if unpacked {
+		store.Unpacks = []*transfer.UnpackConfiguration{{Platform: platform, Snapshotter: "overlayfs"}}
+	}
+	into, err := asAny(store)
 	if err != nil {
 		return 0, err
 	}
@@ -100,7 +126,7 @@ func asAny(m proto.Message) (*anypb.Any, error) {
 
 // check hashes what containerd has of an image: all of it has to be there.
 func (n *node) check(img *image) error {
-	dir := filepath.Join(n.dir, "containerd", "root", "io.containerd.content.v1.content", "blobs", "sha256")
+	dir := filepath.Join(n.content, "blobs", "sha256")
 	for _, desc := range append(img.blobs(), img.manifest) {
 		if err := checkFile(filepath.Join(dir, desc.Digest.Encoded()), desc, true); err != nil {
 			return fmt.Errorf("containerd's content: %w", err)

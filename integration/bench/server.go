@@ -39,6 +39,8 @@ type server struct {
 	files bool
 	// root of its store; "" if it has none.
 	root string
+	// socket of its proxy plugins for containerd; "" if it has none.
+	socket string
 	// again starts it once more, when it was closed, with the store that it had.
 	again func(ctx context.Context) error
 }

@@ -23,6 +23,7 @@ const (
 	registry3   = "distribution v3"
 	registry2   = "distribution 2.8"
 	direct      = "containerd, direct"
+	inProxy     = "larder, proxy mode"
 )
 
 // stage is what all experiments share.
@@ -138,6 +139,19 @@ func (sc *scene) larders() []pullThrough {
 func (sc *scene) larder() pullThrough {
 	return pullThrough{larder, func(ctx context.Context, dir, base string) (*server, error) {
 		return sc.startLarder(ctx, sc.bin, dir, base, "")
+	}}
+}
+
+// proxied is larder as containerd's content store and differ. extra is more of that
+// table.
+func (sc *scene) proxied(extra string) pullThrough {
+	return pullThrough{inProxy, func(ctx context.Context, dir, base string) (*server, error) {
+		socket := filepath.Join(dir, "proxy.sock")
+		srv, err := sc.startLarder(ctx, sc.bin, dir, base, fmt.Sprintf("[proxy]\nenabled = true\nsocket = %q\ncontainerd = %q\n%s", socket, filepath.Join(dir, "containerd", "c.sock"), extra))
+		if err == nil {
+			srv.who, srv.socket = inProxy, socket
+		}
+		return srv, err
 	}}
 }
 

@@ -70,9 +70,9 @@ func (s *Server) seed(ctx context.Context, r *http.Request, repo remotes.Reposit
 	}
 }
 
-// expect tells the Prefetcher of a manifest that is asked for as a whole.
+// expect tells the Prefetcher of a manifest that a client has as a whole now.
 func (s *Server) expect(method string, repo remotes.Repository, m remotes.Manifest) {
-	if s.options.Prefetcher != nil && method == http.MethodGet {
+	if s.options.Prefetcher != nil && (method == http.MethodGet || s.options.SharedStore) {
 		s.options.Prefetcher.ExpectPull(repo, m)
 	}
 }

@@ -63,7 +63,8 @@
 //
 // A [Seeder] hears of a stored manifest before containerd on this machine does,
 // and of nothing else. (TestSeeder, TestSeederOfOtherNode) A [Prefetcher] hears of a
-// manifest that is asked for by GET. (TestPrefetcher)
+// manifest that is asked for by GET, and by HEAD where the clients read the store
+// themselves. (TestPrefetcher)
 //
 // Nothing is written but through pull-through: any method except GET and
 // HEAD is refused, and a name that does not exist leaves no trace.

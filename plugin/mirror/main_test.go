@@ -46,20 +46,21 @@ type bench struct {
 
 // setup is what a bench is made of.
 type setup struct {
-	upstream   []remotestest.Option
-	secret     string
-	wait       time.Duration
-	header     time.Duration // how long the pool waits for a header
-	attempts   int           // of a fill
-	policies   remotes.Policies
-	listed     map[string]bool
-	first      []upstream.Endpoint // in docker.io's route before up
-	self       bool                // the mirror itself is first in that route
-	disk       cache.Disk          // under the store
-	bounds     Bounds
-	maxOpen    int
-	seeder     Seeder
-	prefetcher Prefetcher
+	upstream    []remotestest.Option
+	secret      string
+	wait        time.Duration
+	header      time.Duration // how long the pool waits for a header
+	attempts    int           // of a fill
+	policies    remotes.Policies
+	listed      map[string]bool
+	first       []upstream.Endpoint // in docker.io's route before up
+	self        bool                // the mirror itself is first in that route
+	disk        cache.Disk          // under the store
+	bounds      Bounds
+	maxOpen     int
+	seeder      Seeder
+	prefetcher  Prefetcher
+	sharedStore bool
 }
 
 func newBench(t *testing.T, change ...func(*setup)) *bench {
@@ -99,7 +100,7 @@ func newBench(t *testing.T, change ...func(*setup)) *bench {
 		}
 	})
 	b.server = New(b.registry(pool, route, s), Options{
-		Map: b.names(s.listed).Map, Secret: s.secret, ID: pool.ID(), Wait: s.wait, MaxOpen: s.maxOpen, Seeder: s.seeder, Prefetcher: s.prefetcher, Logger: logger,
+		Map: b.names(s.listed).Map, Secret: s.secret, ID: pool.ID(), Wait: s.wait, MaxOpen: s.maxOpen, Seeder: s.seeder, Prefetcher: s.prefetcher, SharedStore: s.sharedStore, Logger: logger,
 	})
 	b.serve(listener, b.server)
 	return b

@@ -50,7 +50,8 @@ type Seeder interface {
 // is one.
 type Prefetcher interface {
 	// ExpectPull may have the image's other blobs brought when the client asks for
-	// the first one. It returns at once.
+	// the first one. It returns at once. A client that reads the store itself may be
+	// given a manifest without its Data.
 	ExpectPull(repo remotes.Repository, m remotes.Manifest)
 }
 
@@ -77,6 +78,9 @@ type Options struct {
 	// Prefetcher is told of manifests that are asked for by GET: by HEAD one only
 	// finds out what a tag is. Nil: nobody is.
 	Prefetcher Prefetcher
+	// SharedStore says that the clients read the same store, and ask by GET for nothing
+	// that is there: a HEAD tells them all of a manifest. The Prefetcher hears of both.
+	SharedStore bool
 	// Logger gets one line for each request.
 	Logger *slog.Logger
 }

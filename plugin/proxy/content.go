@@ -75,7 +75,20 @@ func (c *Content) ReaderAt(ctx context.Context, desc ocispec.Descriptor) (conten
 func (c *Content) Status(ctx context.Context, ref string) (content.Status, error) {
 	st, err := c.store.Status(ctx, refPrefix+ref)
 	st.Ref = ref
-	return st, err
+	return c.withProgress(st), err
+}
+
+// withProgress says of an ingest that has nothing yet how much a fill has of its blob:
+// containerd shows it, and ends a pull that seems to stand still.
+func (c *Content) withProgress(st content.Status) content.Status {
+	dgst := digestOf(st.Ref, st.Total)
+	if st.Offset > 0 || dgst == "" {
+		return st
+	}
+	if p, ok := c.store.FillProgress(dgst); ok {
+		st.Offset = min(p.Received, st.Total)
+	}
+	return st
 }
 
 // ListStatuses lists containerd's ingests.
@@ -92,7 +105,7 @@ func (c *Content) ListStatuses(ctx context.Context, filter ...string) ([]content
 	for _, st := range all {
 		ref, ok := strings.CutPrefix(st.Ref, refPrefix)
 		if st.Ref = ref; ok && matches.Match(refAdaptor(ref)) {
-			found = append(found, st)
+			found = append(found, c.withProgress(st))
 		}
 	}
 	return found, nil
@@ -126,7 +139,7 @@ func (c *Content) Writer(ctx context.Context, opts ...content.WriterOpt) (conten
 	if err != nil {
 		return nil, c.exposeExisting(o.Desc.Digest, err)
 	}
-	return &writer{Writer: w, content: c, ref: o.Ref}, nil
+	return &writer{Writer: w, content: c, ref: o.Ref, dgst: digestOf(o.Ref, o.Desc.Size), size: o.Desc.Size}, nil
 }
 
 // exposeExisting exposes a blob of which containerd hears now that it exists.
@@ -136,35 +149,6 @@ func (c *Content) exposeExisting(dgst digest.Digest, err error) error {
 	}
 	if _, xerr := c.store.Expose(dgst); xerr != nil {
 		return fmt.Errorf("%s is there, and cannot be exposed: %w", dgst, xerr)
-	}
-	return err
-}
-
-// writer is an ingest of containerd's.
-type writer struct {
-	content.Writer
-	content *Content
-	ref     string
-}
-
-// Status is that of the ingest, by containerd's ref.
-func (w *writer) Status() (content.Status, error) {
-	st, err := w.Writer.Status()
-	st.Ref = w.ref
-	return st, err
-}
-
-// Commit publishes the blob and exposes it. What exists already is exposed, too.
-func (w *writer) Commit(ctx context.Context, size int64, expected digest.Digest, opts ...content.Opt) error {
-	dgst := w.Digest()
-	release := w.content.store.Hold(dgst) // nobody may evict it before it is exposed
-	defer release()
-	if err := w.Writer.Commit(ctx, size, expected, opts...); err != nil {
-		return w.content.exposeExisting(dgst, err)
-	}
-	_, err := w.content.store.Expose(dgst)
-	if errdefs.IsNotFound(err) {
-		return fmt.Errorf("%s is gone as soon as it came: %w", dgst, errdefs.ErrUnavailable)
 	}
 	return err
 }

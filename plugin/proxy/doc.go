@@ -14,6 +14,15 @@
 // No write fails for the budget: containerd has no other place.
 // (TestWriteBeyondBudget)
 //
+// What larder can bring containerd does not fetch. A write waits, before anything is
+// written, for the fill that brings the same blob, and is told that it is whole then:
+// until it is committed the blob is not removed. That holds up nothing else of
+// containerd's, shows how it goes on, and ends with containerd, and when nothing has come
+// for too long. What cannot be brought so containerd fetches, as ever.
+// (TestWriteWaitsForFill, TestWriteWaitsForFetched, TestWholeIsHeld, TestWholeIsWrittenAnew,
+// TestWaitEndsWithContainerd, TestHungFillIsLeft, TestLongFillIsNoHungDisk,
+// TestFailedFillIsFetched)
+//
 // It is containerd's content store in all else. (TestContentSuite,
 // TestContentSuiteBelowMetadata)
 //

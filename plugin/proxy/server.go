@@ -26,6 +26,8 @@ import (
 type Options struct {
 	// Limits bound how long a call may take. The zero value is DefaultLimits.
 	Limits Limits
+	// Awaiter waits for what containerd is about to write. Nil: for the fills that run.
+	Awaiter Awaiter
 	// Unpacker unpacks layers.
 	Unpacker unpack.Unpacker
 	Logger   *slog.Logger // nil: slog.Default
@@ -52,7 +54,10 @@ func New(store *cache.Store, o Options) *Server {
 		_, ok := store.Exposed(dgst)
 		return ok
 	}
-	s := newServer(b, o)
+	if o.Awaiter == nil {
+		o.Awaiter = fills{store}
+	}
+	s := newServer(b, newFillWait(o.Awaiter, b).stream, o)
 	api.RegisterContentServer(s.grpc, contentserver.New(NewContent(store)))
 	diffapi.RegisterDiffServer(s.grpc, &differ{store: &layers{store: store, bounds: b, logger: o.Logger}, unpacker: o.Unpacker, logger: o.Logger})
 	return s
@@ -66,16 +71,16 @@ func NewDiffer(store *cache.Store, elsewhere content.Provider, o Options) *Serve
 		o.Logger = slog.Default()
 	}
 	b := newBounds(o.Limits, o.Logger)
-	s := newServer(b, o)
+	s := newServer(b, b.stream, o)
 	all := &layers{store: store, bounds: b, elsewhere: elsewhere, logger: o.Logger}
 	diffapi.RegisterDiffServer(s.grpc, &differ{store: all, unpacker: o.Unpacker, logger: o.Logger})
 	return s
 }
 
-func newServer(b *bounds, o Options) *Server {
+func newServer(b *bounds, streams grpc.StreamServerInterceptor, o Options) *Server {
 	s := &Server{
 		grpc: grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
-			grpc.UnaryInterceptor(b.unary), grpc.StreamInterceptor(b.stream)),
+			grpc.UnaryInterceptor(b.unary), grpc.StreamInterceptor(streams)),
 		health: health.NewServer(), logger: o.Logger,
 	}
 	grpc_health_v1.RegisterHealthServer(s.grpc, s.health)
