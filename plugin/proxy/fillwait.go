@@ -30,9 +30,11 @@ func (f fills) AwaitBlob(ctx context.Context, dgst digest.Digest, moved func()) 
 
 // fillWait has a write of containerd's wait for larder to bring the same blob, so that
 // the bytes need not go from larder to containerd and back. containerd opens an ingest,
-// and asks for its status before it fetches, and once more before it writes: no lock of
-// its database is held then. A status that says that all is there has it commit, and
-// fetch nothing.
+// and asks for its status before it fetches: no lock of its database is held then. A
+// status that says that all is there has it commit, and fetch nothing.
+//
+// That is the second message, and only it waits. containerd asks again under its lock,
+// when it commits.
 type fillWait struct {
 	awaiter Awaiter
 	// patience is for how long nothing may come: upstream, or the disk, hangs then.
@@ -65,6 +67,15 @@ type waitingStream struct {
 	dgst   digest.Digest // what may be waited for; "": nothing, or nothing any more
 }
 
+// SendMsg sends an answer. Of an ingest that has bytes already nothing is waited for: it
+// goes on, or is committed.
+func (w *waitingStream) SendMsg(m any) error {
+	if resp, ok := m.(*api.WriteContentResponse); ok && resp.GetOffset() > 0 {
+		w.dgst = ""
+	}
+	return w.ServerStream.SendMsg(m)
+}
+
 // RecvMsg returns the next message, a status when there is nothing to wait for.
 func (w *waitingStream) RecvMsg(m any) error {
 	if err := w.ServerStream.RecvMsg(m); err != nil {
@@ -76,10 +87,11 @@ func (w *waitingStream) RecvMsg(m any) error {
 	case !w.opened: // under the lock of containerd's database, which is not to be held up
 		w.opened = true
 		w.dgst = digestOf(req.GetRef(), req.GetTotal())
-	case req.GetAction() != api.WriteAction_STAT:
-		w.dgst = ""
 	case w.dgst != "":
-		w.wait()
+		if req.GetAction() == api.WriteAction_STAT {
+			w.wait()
+		}
+		w.dgst = ""
 	}
 	return nil
 }
@@ -102,7 +114,6 @@ func (w *waitingStream) wait() {
 	case <-ctx.Done():
 	case <-hung.C:
 		w.logger.Warn("containerd fetches a blob of which nothing has come", "digest", w.dgst, "for", w.patience)
-		w.dgst = ""
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"path/filepath"
 	"slices"
 	"sync/atomic"
@@ -15,14 +16,17 @@ import (
 
 	api "github.com/containerd/containerd/api/services/content/v1"
 	"github.com/containerd/containerd/v2/core/content"
+	contentproxy "github.com/containerd/containerd/v2/core/content/proxy"
 	"github.com/containerd/containerd/v2/core/metadata"
 	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/containerd/v2/plugins/services/content/contentserver"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	bolt "go.etcd.io/bbolt"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/larder-project/larder/cache"
 )
@@ -181,40 +185,60 @@ func TestWriteWaitsForFill(t *testing.T) {
 	}
 }
 
-// TestWriteWaitsForFetched: a fill that begins when containerd fetches is waited for as
-// well, and what it has of the answer it throws away.
-func TestWriteWaitsForFetched(t *testing.T) {
+// TestLateFillIsNotWaitedFor: a blob that comes once containerd was told that it is to be
+// fetched, is fetched, and is whole all the same: also by a client of containerd's, which
+// goes by what it was told when it opened its ingest.
+func TestLateFillIsNotWaitedFor(t *testing.T) {
 	t.Parallel()
-	p := newPulling(t, nil)
-	body := &seekable{}
-	registry := &fetched{open: func() (io.ReadCloser, error) {
-		p.fill(t)
-		return body, nil
-	}}
-	done := p.fetch(registry)
-	p.awaitProgress(t, int64(len(p.data)/2))
-	close(p.src.gate)
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
-	if body.at != p.desc.Size || !p.isKnown() {
-		t.Errorf("read from %d on, want from the end; known: %t", body.at, p.isKnown())
+	for name, storeOf := range map[string]func(*pulling, *testing.T) content.Store{
+		"containerd": func(p *pulling, _ *testing.T) content.Store { return p.mdb.ContentStore() },
+		"client":     (*pulling).clientOfContainerd,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := newPulling(t, nil)
+			registry := &fetched{open: func() (io.ReadCloser, error) {
+				err := p.store.Put(p.ctx, p.desc.Digest, p.data, cache.Facts{})
+				return io.NopCloser(bytes.NewReader(p.data)), err
+			}}
+			if err := remotes.Fetch(p.ctx, storeOf(p, t), registry, p.desc); err != nil {
+				t.Error(err)
+			}
+			if !p.isKnown() {
+				t.Error("the blob is not in containerd's database, or not exposed")
+			}
+			if all, err := p.store.ListStatuses(p.ctx); err != nil || len(all) != 0 {
+				t.Errorf("left over: %v, %v", all, err)
+			}
+		})
 	}
 }
 
-// seekable is an answer that is not to be read but at its end.
-type seekable struct{ at int64 }
-
-func (s *seekable) Seek(to int64, _ int) (int64, error) { s.at = to; return to, nil }
-
-func (s *seekable) Read([]byte) (int, error) {
-	if s.at == 0 {
-		return 0, errors.New("larder has it")
+// clientOfContainerd is the content store as containerd's clients have it.
+func (p *pulling) clientOfContainerd(t *testing.T) content.Store {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return 0, io.EOF
+	server := grpc.NewServer()
+	api.RegisterContentServer(server, contentserver.New(p.mdb.ContentStore()))
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(l) }()
+	t.Cleanup(func() {
+		server.Stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	conn, err := grpc.NewClient("unix://"+path, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return contentproxy.NewContentStore(conn)
 }
-
-func (*seekable) Close() error { return nil }
 
 // TestFailedFillIsFetched: when the fill fails containerd fetches the blob itself.
 func TestFailedFillIsFetched(t *testing.T) {
@@ -350,8 +374,53 @@ func (m *messages) RecvMsg(into any) error {
 	return nil
 }
 
+func (*messages) SendMsg(any) error { return nil }
+
+// TestCommitWaitsForNothing: only the second message waits. containerd asks again when it
+// commits, under the lock of its database, also what is whole from the start, because a
+// crash came before its commit.
+func TestCommitWaitsForNothing(t *testing.T) {
+	t.Parallel()
+	_, desc := blobOf("layer", 1000)
+	for name, c := range map[string]struct {
+		offsets []int64 // that each message is answered with
+		waits   int32
+	}{
+		"brought": {[]int64{0, desc.Size, desc.Size}, 1},
+		"fetched": {[]int64{0, 0, 0}, 1},
+		"resumed": {[]int64{desc.Size / 2, desc.Size / 2, desc.Size / 2}, 0},
+		"whole":   {[]int64{desc.Size, desc.Size, desc.Size}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var waits atomic.Int32
+			a := awaiterFunc(func(func()) { waits.Add(1) })
+			ss := &messages{ctx: t.Context(), all: make(chan *api.WriteContentRequest, len(c.offsets))}
+			ss.all <- &api.WriteContentRequest{Action: api.WriteAction_STAT, Ref: "layer-" + desc.Digest.String(), Total: desc.Size}
+			for range c.offsets[1:] {
+				ss.all <- &api.WriteContentRequest{Action: api.WriteAction_STAT}
+			}
+			f := newFillWait(a, newBounds(Limits{}, slog.New(slog.DiscardHandler)))
+			err := f.stream(nil, ss, &grpc.StreamServerInfo{FullMethod: writeMethod}, func(_ any, ss grpc.ServerStream) error {
+				for _, offset := range c.offsets {
+					if err := ss.RecvMsg(&api.WriteContentRequest{}); err != nil {
+						return err
+					}
+					if err := ss.SendMsg(&api.WriteContentResponse{Offset: offset}); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			if n := waits.Load(); err != nil || n != c.waits {
+				t.Errorf("%v, %d waits, want %d", err, n, c.waits)
+			}
+		})
+	}
+}
+
 // TestLongFillIsNoHungDisk: what is waited for a fill is no time that the disk takes.
-// The first message, and any behind a write, wait for nothing.
+// The first message waits for nothing.
 func TestLongFillIsNoHungDisk(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
