@@ -21,7 +21,8 @@
 // for too long. What cannot be brought so containerd fetches, as ever.
 // (TestWriteWaitsForFill, TestCommitWaitsForNothing, TestLateFillIsNotWaitedFor,
 // TestWholeIsHeld, TestWholeIsWrittenAnew, TestWaitEndsWithContainerd,
-// TestHungFillIsLeft, TestLongFillIsNoHungDisk, TestFailedFillIsFetched)
+// TestHungFillIsLeft, TestSilentUpstreamIsLeft, TestLongFillIsNoHungDisk,
+// TestFailedFillIsFetched)
 //
 // It is containerd's content store in all else. (TestContentSuite,
 // TestContentSuiteBelowMetadata)

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"slices"
@@ -16,7 +17,7 @@ import (
 
 // Awaiter waits for a blob that containerd is about to fetch, and may bring it: see
 // remotes.Registry.AwaitBlob. It returns when the blob is stored, or cannot be, and calls
-// moved each time that some of it has come.
+// moved when an upstream begins to send it, and each time that some of it has come.
 type Awaiter interface {
 	AwaitBlob(ctx context.Context, dgst digest.Digest, moved func()) error
 }
@@ -37,6 +38,9 @@ func (f fills) AwaitBlob(ctx context.Context, dgst digest.Digest, moved func()) 
 // when it commits.
 type fillWait struct {
 	awaiter Awaiter
+	// arrival is how long an upstream may take to begin to send, as for who asks the
+	// mirror: containerd may do better elsewhere.
+	arrival time.Duration
 	// patience is for how long nothing may come: upstream, or the disk, hangs then.
 	patience time.Duration
 	// within bounds the rest. What is waited for may take as long as it moves.
@@ -44,8 +48,10 @@ type fillWait struct {
 	logger *slog.Logger
 }
 
-func newFillWait(a Awaiter, b *bounds) fillWait {
-	return fillWait{awaiter: a, patience: cache.DefaultFillPolicy().Stall + b.limits.Step, within: b.stream, logger: b.logger}
+// newFillWait makes one; wait is the arrival, 0: as long as the patience.
+func newFillWait(a Awaiter, wait time.Duration, b *bounds) fillWait {
+	patience := cache.DefaultFillPolicy().Stall + b.limits.Step
+	return fillWait{awaiter: a, arrival: cmp.Or(wait, patience), patience: patience, within: b.stream, logger: b.logger}
 }
 
 // writeMethod is the call by which containerd writes.
@@ -102,18 +108,18 @@ func (w *waitingStream) RecvMsg(m any) error {
 func (w *waitingStream) wait() {
 	ctx, leave := context.WithCancel(w.Context())
 	defer leave()
-	hung := time.NewTimer(w.patience)
+	hung := time.NewTimer(w.arrival)
 	defer hung.Stop()
-	over := make(chan struct{})
+	over, dgst := make(chan struct{}), w.dgst // which is forgotten while what hangs goes on
 	go func() {
 		defer close(over)
-		_ = w.awaiter.AwaitBlob(ctx, w.dgst, func() { hung.Reset(w.patience) })
+		_ = w.awaiter.AwaitBlob(ctx, dgst, func() { hung.Reset(w.patience) })
 	}()
 	select {
 	case <-over:
 	case <-ctx.Done():
 	case <-hung.C:
-		w.logger.Warn("containerd fetches a blob of which nothing has come", "digest", w.dgst, "for", w.patience)
+		w.logger.Warn("containerd fetches a blob of which nothing has come", "digest", dgst)
 	}
 }
 

@@ -400,7 +400,7 @@ func TestCommitWaitsForNothing(t *testing.T) {
 			for range c.offsets[1:] {
 				ss.all <- &api.WriteContentRequest{Action: api.WriteAction_STAT}
 			}
-			f := newFillWait(a, newBounds(Limits{}, slog.New(slog.DiscardHandler)))
+			f := newFillWait(a, 0, newBounds(Limits{}, slog.New(slog.DiscardHandler)))
 			err := f.stream(nil, ss, &grpc.StreamServerInfo{FullMethod: writeMethod}, func(_ any, ss grpc.ServerStream) error {
 				for _, offset := range c.offsets {
 					if err := ss.RecvMsg(&api.WriteContentRequest{}); err != nil {
@@ -446,7 +446,7 @@ func TestLongFillIsNoHungDisk(t *testing.T) {
 		time.AfterFunc(long, func() { close(src.gate) })
 		var opened, asked time.Duration
 		began := time.Now()
-		err = newFillWait(fills{store}, bounded).stream(nil, ss, info, func(_ any, ss grpc.ServerStream) error {
+		err = newFillWait(fills{store}, 0, bounded).stream(nil, ss, info, func(_ any, ss grpc.ServerStream) error {
 			if err := ss.RecvMsg(&api.WriteContentRequest{}); err != nil {
 				return err
 			}
@@ -491,7 +491,7 @@ func TestHungFillIsLeft(t *testing.T) {
 		bounded := newBounds(Limits{Step: 15 * time.Second}, slog.New(slog.DiscardHandler))
 		began := time.Now()
 		var took []time.Duration
-		err := newFillWait(a, bounded).stream(nil, ss, &grpc.StreamServerInfo{FullMethod: writeMethod}, func(_ any, ss grpc.ServerStream) error {
+		err := newFillWait(a, 0, bounded).stream(nil, ss, &grpc.StreamServerInfo{FullMethod: writeMethod}, func(_ any, ss grpc.ServerStream) error {
 			for range 3 {
 				if err := ss.RecvMsg(&api.WriteContentRequest{}); err != nil {
 					return err
@@ -506,6 +506,41 @@ func TestHungFillIsLeft(t *testing.T) {
 		}
 		close(well)
 	})
+}
+
+// TestSilentUpstreamIsLeft: an upstream that does not begin to send is waited for no
+// longer than the mirror waits for it, and one that has begun is as long as it goes on.
+func TestSilentUpstreamIsLeft(t *testing.T) {
+	t.Parallel()
+	const wait, long = 4 * time.Second, 40 * time.Second
+	for name, c := range map[string]struct{ begins, want time.Duration }{
+		"silent": {long, wait},
+		"begins": {wait - time.Second, long},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				a := awaiterFunc(func(moved func()) {
+					time.Sleep(c.begins)
+					moved()
+					time.Sleep(long - c.begins)
+				})
+				_, desc := blobOf("layer", 1000)
+				ss := &messages{ctx: t.Context(), all: make(chan *api.WriteContentRequest, 2)}
+				ss.all <- &api.WriteContentRequest{Action: api.WriteAction_STAT, Ref: "layer-" + desc.Digest.String(), Total: desc.Size}
+				ss.all <- &api.WriteContentRequest{Action: api.WriteAction_STAT}
+				bounded := newBounds(Limits{}, slog.New(slog.DiscardHandler))
+				began := time.Now()
+				err := newFillWait(a, wait, bounded).stream(nil, ss, &grpc.StreamServerInfo{FullMethod: writeMethod}, func(_ any, ss grpc.ServerStream) error {
+					return errors.Join(ss.RecvMsg(&api.WriteContentRequest{}), ss.RecvMsg(&api.WriteContentRequest{}))
+				})
+				if took := time.Since(began); err != nil || took != c.want {
+					t.Errorf("%v, answered after %v, want %v", err, took, c.want)
+				}
+				time.Sleep(long) // until the awaiter has ended
+			})
+		})
+	}
 }
 
 func TestDigestOf(t *testing.T) {
