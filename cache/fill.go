@@ -198,11 +198,14 @@ func (f *Fill) Progress() (Progress, <-chan struct{}) {
 // certain that it will not be, or with the context's.
 func (f *Fill) Wait(ctx context.Context) error { return f.WaitMoving(ctx, func() {}) }
 
-// WaitMoving is Wait that calls moved each time that something has come, or changed.
+// WaitMoving is Wait that calls moved each time that something has come, or changed, once
+// an upstream has begun to send.
 func (f *Fill) WaitMoving(ctx context.Context, moved func()) error {
 	for {
 		p, changed := f.Progress()
-		moved()
+		if f.isAnswered() {
+			moved()
+		}
 		if p.Unstored != nil {
 			return p.Unstored
 		}
@@ -215,6 +218,12 @@ func (f *Fill) WaitMoving(ctx context.Context, moved func()) error {
 			return fmt.Errorf("wait for %s: %w", f.digest, context.Cause(ctx))
 		}
 	}
+}
+
+func (f *Fill) isAnswered() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.answered
 }
 
 // WaitReadable returns when bytes from offset on can be read, or the fill

@@ -3,11 +3,35 @@ package cache
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
 	"github.com/containerd/errdefs"
 )
+
+// TestAwaitFillOfSilent: nothing moves before an upstream answers.
+func TestAwaitFillOfSilent(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		s := openStore(t, root)
+		_, dgst := blobOf(1, 1000)
+		answer := make(chan struct{})
+		startFill(t, s, dgst, -1, sourceFunc(func(context.Context, int64) (Stream, error) {
+			<-answer
+			return Stream{}, errTest
+		}))
+		var moved atomic.Int32
+		ended := make(chan error, 1)
+		go func() { ended <- s.AwaitFill(t.Context(), dgst, func() { moved.Add(1) }) }()
+		synctest.Wait()
+		close(answer)
+		if err := <-ended; !errors.Is(err, errTest) || moved.Load() != 0 {
+			t.Errorf("%v, moved %d times, want the error alone", err, moved.Load())
+		}
+	})
+}
 
 // TestAwaitFill: it waits as a reader does, begins nothing, and ends with the fill or
 // with who waits.
@@ -33,7 +57,8 @@ func TestAwaitFill(t *testing.T) {
 		if err := <-ended; !errors.Is(err, errTest) || s.IsRead(dgst) {
 			t.Errorf("%v, is read: %t; want the cause, and nobody", err, s.IsRead(dgst))
 		}
-		go func() { ended <- s.AwaitFill(t.Context(), dgst, func() {}) }()
+		var moved atomic.Int32
+		go func() { ended <- s.AwaitFill(t.Context(), dgst, func() { moved.Add(1) }) }()
 		synctest.Wait()
 		if p, ok := s.FillProgress(dgst); !ok || p.Done || p.Size != int64(len(data)) {
 			t.Errorf("%+v, %t, want a fill that runs", p, ok)
@@ -45,6 +70,9 @@ func TestAwaitFill(t *testing.T) {
 		}
 		if _, ok := s.FillProgress(dgst); ok {
 			t.Error("a fill runs, behind its end")
+		}
+		if moved.Load() == 0 {
+			t.Error("nothing moved")
 		}
 		wantBlob(t, s, dgst, data)
 	})

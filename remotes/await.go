@@ -18,7 +18,7 @@ import (
 // repository, and which others are wanted. It is not, of a repository that is private:
 // the client shows its secret when it asks by name.
 //
-// It calls moved each time that some of the blob has come. It returns errdefs.ErrNotFound
+// It calls moved as Fill.WaitMoving does. It returns errdefs.ErrNotFound
 // if nobody brings the blob, and as Fill.Wait does.
 func (r *Registry) AwaitBlob(ctx context.Context, dgst digest.Digest, moved func()) error {
 	if has, err := r.Store.Has(dgst); has && err == nil {

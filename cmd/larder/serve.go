@@ -126,7 +126,7 @@ func (o *options) serve(ctx context.Context, cfg *config.Config) (err error) {
 		httpServer{toAdmins, func() error { return toAdmins.Serve(adminListener) }},
 	}
 	if cfg.Proxy.Enabled {
-		p, err := newProxyServer(cfg.Proxy, store, registry, has.copies, logger)
+		p, err := newProxyServer(cfg, store, registry, has.copies, logger)
 		if err != nil {
 			return err
 		}

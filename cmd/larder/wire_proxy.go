@@ -27,19 +27,19 @@ func exposureOf(cfg config.Proxy) []cache.Option {
 
 // newProxyServer listens for containerd, before anything that takes long: it may
 // be started as soon as this process is ready.
-func newProxyServer(cfg config.Proxy, store *cache.Store, awaiter proxy.Awaiter, copies *unpack.Copies, logger *slog.Logger) (*proxyServer, error) {
-	if err := prepareMounts(filepath.Join(filepath.Dir(string(cfg.Socket)), "mounts"), logger); err != nil {
+func newProxyServer(cfg *config.Config, store *cache.Store, awaiter proxy.Awaiter, copies *unpack.Copies, logger *slog.Logger) (*proxyServer, error) {
+	if err := prepareMounts(filepath.Join(filepath.Dir(string(cfg.Proxy.Socket)), "mounts"), logger); err != nil {
 		return nil, fmt.Errorf("proxy.socket: %w", err)
 	}
-	l, err := listenUnix(string(cfg.Socket))
+	l, err := listenUnix(string(cfg.Proxy.Socket))
 	if err != nil {
 		return nil, fmt.Errorf("proxy.socket: %w", err)
 	}
-	o := proxy.Options{Awaiter: awaiter, Unpacker: unpack.Unpacker{Copies: copies}, Logger: logger}
-	if cfg.HasContent() {
+	o := proxy.Options{Awaiter: awaiter, Wait: time.Duration(cfg.Mirror.Wait), Unpacker: unpack.Unpacker{Copies: copies}, Logger: logger}
+	if cfg.Proxy.HasContent() {
 		return &proxyServer{Server: proxy.New(store, o), listener: l}, nil
 	}
-	containerd, err := proxy.NewContainerd(string(cfg.Containerd), o.Limits)
+	containerd, err := proxy.NewContainerd(string(cfg.Proxy.Containerd), o.Limits)
 	if err != nil {
 		return nil, fmt.Errorf("proxy.containerd: %w", errors.Join(err, l.Close()))
 	}

@@ -19,8 +19,9 @@
 // until it is committed the blob is not removed. That holds up nothing else of
 // containerd's, shows how it goes on, and ends with containerd, and when nothing has come
 // for too long. What cannot be brought so containerd fetches, as ever.
-// (TestWriteWaitsForFill, TestWriteWaitsForFetched, TestWholeIsHeld, TestWholeIsWrittenAnew,
-// TestWaitEndsWithContainerd, TestHungFillIsLeft, TestLongFillIsNoHungDisk,
+// (TestWriteWaitsForFill, TestCommitWaitsForNothing, TestLateFillIsNotWaitedFor,
+// TestWholeIsHeld, TestWholeIsWrittenAnew, TestWaitEndsWithContainerd,
+// TestHungFillIsLeft, TestSilentUpstreamIsLeft, TestLongFillIsNoHungDisk,
 // TestFailedFillIsFetched)
 //
 // It is containerd's content store in all else. (TestContentSuite,

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"slices"
@@ -16,7 +17,7 @@ import (
 
 // Awaiter waits for a blob that containerd is about to fetch, and may bring it: see
 // remotes.Registry.AwaitBlob. It returns when the blob is stored, or cannot be, and calls
-// moved each time that some of it has come.
+// moved when an upstream begins to send it, and each time that some of it has come.
 type Awaiter interface {
 	AwaitBlob(ctx context.Context, dgst digest.Digest, moved func()) error
 }
@@ -30,11 +31,16 @@ func (f fills) AwaitBlob(ctx context.Context, dgst digest.Digest, moved func()) 
 
 // fillWait has a write of containerd's wait for larder to bring the same blob, so that
 // the bytes need not go from larder to containerd and back. containerd opens an ingest,
-// and asks for its status before it fetches, and once more before it writes: no lock of
-// its database is held then. A status that says that all is there has it commit, and
-// fetch nothing.
+// and asks for its status before it fetches: no lock of its database is held then. A
+// status that says that all is there has it commit, and fetch nothing.
+//
+// That is the second message, and only it waits. containerd asks again under its lock,
+// when it commits.
 type fillWait struct {
 	awaiter Awaiter
+	// arrival is how long an upstream may take to begin to send, as for who asks the
+	// mirror: containerd may do better elsewhere.
+	arrival time.Duration
 	// patience is for how long nothing may come: upstream, or the disk, hangs then.
 	patience time.Duration
 	// within bounds the rest. What is waited for may take as long as it moves.
@@ -42,8 +48,10 @@ type fillWait struct {
 	logger *slog.Logger
 }
 
-func newFillWait(a Awaiter, b *bounds) fillWait {
-	return fillWait{awaiter: a, patience: cache.DefaultFillPolicy().Stall + b.limits.Step, within: b.stream, logger: b.logger}
+// newFillWait makes one; wait is the arrival, 0: as long as the patience.
+func newFillWait(a Awaiter, wait time.Duration, b *bounds) fillWait {
+	patience := cache.DefaultFillPolicy().Stall + b.limits.Step
+	return fillWait{awaiter: a, arrival: cmp.Or(wait, patience), patience: patience, within: b.stream, logger: b.logger}
 }
 
 // writeMethod is the call by which containerd writes.
@@ -65,6 +73,15 @@ type waitingStream struct {
 	dgst   digest.Digest // what may be waited for; "": nothing, or nothing any more
 }
 
+// SendMsg sends an answer. Of an ingest that has bytes already nothing is waited for: it
+// goes on, or is committed.
+func (w *waitingStream) SendMsg(m any) error {
+	if resp, ok := m.(*api.WriteContentResponse); ok && resp.GetOffset() > 0 {
+		w.dgst = ""
+	}
+	return w.ServerStream.SendMsg(m)
+}
+
 // RecvMsg returns the next message, a status when there is nothing to wait for.
 func (w *waitingStream) RecvMsg(m any) error {
 	if err := w.ServerStream.RecvMsg(m); err != nil {
@@ -76,10 +93,11 @@ func (w *waitingStream) RecvMsg(m any) error {
 	case !w.opened: // under the lock of containerd's database, which is not to be held up
 		w.opened = true
 		w.dgst = digestOf(req.GetRef(), req.GetTotal())
-	case req.GetAction() != api.WriteAction_STAT:
-		w.dgst = ""
 	case w.dgst != "":
-		w.wait()
+		if req.GetAction() == api.WriteAction_STAT {
+			w.wait()
+		}
+		w.dgst = ""
 	}
 	return nil
 }
@@ -90,19 +108,18 @@ func (w *waitingStream) RecvMsg(m any) error {
 func (w *waitingStream) wait() {
 	ctx, leave := context.WithCancel(w.Context())
 	defer leave()
-	hung := time.NewTimer(w.patience)
+	hung := time.NewTimer(w.arrival)
 	defer hung.Stop()
-	over := make(chan struct{})
+	over, dgst := make(chan struct{}), w.dgst // which is forgotten while what hangs goes on
 	go func() {
 		defer close(over)
-		_ = w.awaiter.AwaitBlob(ctx, w.dgst, func() { hung.Reset(w.patience) })
+		_ = w.awaiter.AwaitBlob(ctx, dgst, func() { hung.Reset(w.patience) })
 	}()
 	select {
 	case <-over:
 	case <-ctx.Done():
 	case <-hung.C:
-		w.logger.Warn("containerd fetches a blob of which nothing has come", "digest", w.dgst, "for", w.patience)
-		w.dgst = ""
+		w.logger.Warn("containerd fetches a blob of which nothing has come", "digest", dgst)
 	}
 }
 

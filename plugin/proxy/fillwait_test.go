@@ -5,24 +5,24 @@ import (
 	"context"
 	"errors"
 	"io"
-	"log/slog"
+	"net"
 	"path/filepath"
-	"slices"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	api "github.com/containerd/containerd/api/services/content/v1"
 	"github.com/containerd/containerd/v2/core/content"
+	contentproxy "github.com/containerd/containerd/v2/core/content/proxy"
 	"github.com/containerd/containerd/v2/core/metadata"
 	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/containerd/v2/plugins/services/content/contentserver"
 	"github.com/containerd/errdefs"
-	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	bolt "go.etcd.io/bbolt"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/larder-project/larder/cache"
 )
@@ -181,40 +181,60 @@ func TestWriteWaitsForFill(t *testing.T) {
 	}
 }
 
-// TestWriteWaitsForFetched: a fill that begins when containerd fetches is waited for as
-// well, and what it has of the answer it throws away.
-func TestWriteWaitsForFetched(t *testing.T) {
+// TestLateFillIsNotWaitedFor: a blob that comes once containerd was told that it is to be
+// fetched, is fetched, and is whole all the same: also by a client of containerd's, which
+// goes by what it was told when it opened its ingest.
+func TestLateFillIsNotWaitedFor(t *testing.T) {
 	t.Parallel()
-	p := newPulling(t, nil)
-	body := &seekable{}
-	registry := &fetched{open: func() (io.ReadCloser, error) {
-		p.fill(t)
-		return body, nil
-	}}
-	done := p.fetch(registry)
-	p.awaitProgress(t, int64(len(p.data)/2))
-	close(p.src.gate)
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
-	if body.at != p.desc.Size || !p.isKnown() {
-		t.Errorf("read from %d on, want from the end; known: %t", body.at, p.isKnown())
+	for name, storeOf := range map[string]func(*pulling, *testing.T) content.Store{
+		"containerd": func(p *pulling, _ *testing.T) content.Store { return p.mdb.ContentStore() },
+		"client":     (*pulling).clientOfContainerd,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := newPulling(t, nil)
+			registry := &fetched{open: func() (io.ReadCloser, error) {
+				err := p.store.Put(p.ctx, p.desc.Digest, p.data, cache.Facts{})
+				return io.NopCloser(bytes.NewReader(p.data)), err
+			}}
+			if err := remotes.Fetch(p.ctx, storeOf(p, t), registry, p.desc); err != nil {
+				t.Error(err)
+			}
+			if !p.isKnown() {
+				t.Error("the blob is not in containerd's database, or not exposed")
+			}
+			if all, err := p.store.ListStatuses(p.ctx); err != nil || len(all) != 0 {
+				t.Errorf("left over: %v, %v", all, err)
+			}
+		})
 	}
 }
 
-// seekable is an answer that is not to be read but at its end.
-type seekable struct{ at int64 }
-
-func (s *seekable) Seek(to int64, _ int) (int64, error) { s.at = to; return to, nil }
-
-func (s *seekable) Read([]byte) (int, error) {
-	if s.at == 0 {
-		return 0, errors.New("larder has it")
+// clientOfContainerd is the content store as containerd's clients have it.
+func (p *pulling) clientOfContainerd(t *testing.T) content.Store {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return 0, io.EOF
+	server := grpc.NewServer()
+	api.RegisterContentServer(server, contentserver.New(p.mdb.ContentStore()))
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(l) }()
+	t.Cleanup(func() {
+		server.Stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	conn, err := grpc.NewClient("unix://"+path, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return contentproxy.NewContentStore(conn)
 }
-
-func (*seekable) Close() error { return nil }
 
 // TestFailedFillIsFetched: when the fill fails containerd fetches the blob itself.
 func TestFailedFillIsFetched(t *testing.T) {
@@ -329,114 +349,6 @@ func TestWholeIsWrittenAnew(t *testing.T) {
 	if err != nil || !bytes.Equal(got, other) {
 		t.Errorf("%d bytes, %v", len(got), err)
 	}
-}
-
-// messages is a stream with some to receive.
-type messages struct {
-	grpc.ServerStream
-	ctx context.Context //nolint:containedctx // the stream's
-	all chan *api.WriteContentRequest
-}
-
-func (m *messages) Context() context.Context { return m.ctx }
-
-func (m *messages) RecvMsg(into any) error {
-	msg, ok := <-m.all
-	req, is := into.(*api.WriteContentRequest)
-	if !ok || !is {
-		return io.EOF
-	}
-	req.Action, req.Ref, req.Total = msg.GetAction(), msg.GetRef(), msg.GetTotal()
-	return nil
-}
-
-// TestLongFillIsNoHungDisk: what is waited for a fill is no time that the disk takes.
-// The first message, and any behind a write, wait for nothing.
-func TestLongFillIsNoHungDisk(t *testing.T) {
-	t.Parallel()
-	root := t.TempDir()
-	synctest.Test(t, func(t *testing.T) {
-		quiet := slog.New(slog.DiscardHandler)
-		store, err := cache.Open(root, cache.WithLogger(quiet), cache.WithExposure(testGrace))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer store.Close()
-		data, desc := blobOf("layer", 3<<20)
-		src := &gated{data: data, gate: make(chan struct{})}
-		if _, _, err := store.Fill(t.Context(), desc.Digest, -1, src); err != nil {
-			t.Fatal(err)
-		}
-		ss := &messages{ctx: t.Context(), all: make(chan *api.WriteContentRequest, 4)}
-		ss.all <- &api.WriteContentRequest{Action: api.WriteAction_STAT, Ref: "layer-" + desc.Digest.String(), Total: desc.Size}
-		ss.all <- &api.WriteContentRequest{Action: api.WriteAction_STAT}
-		close(ss.all)
-		bounded := newBounds(Limits{Step: 10 * time.Second}, quiet)
-		info := &grpc.StreamServerInfo{FullMethod: writeMethod}
-		const long = 25 * time.Second // and less than fills wait for a byte
-		time.AfterFunc(long, func() { close(src.gate) })
-		var opened, asked time.Duration
-		began := time.Now()
-		err = newFillWait(fills{store}, bounded).stream(nil, ss, info, func(_ any, ss grpc.ServerStream) error {
-			if err := ss.RecvMsg(&api.WriteContentRequest{}); err != nil {
-				return err
-			}
-			opened = time.Since(began)
-			err := ss.RecvMsg(&api.WriteContentRequest{})
-			asked = time.Since(began)
-			return err
-		})
-		if err != nil || opened != 0 || asked != long {
-			t.Errorf("%v, opened after %v, answered after %v; want 0 and %v", err, opened, asked, long)
-		}
-	})
-}
-
-// awaiterFunc is an Awaiter.
-type awaiterFunc func(moved func())
-
-func (f awaiterFunc) AwaitBlob(_ context.Context, _ digest.Digest, moved func()) error {
-	f(moved)
-	return nil
-}
-
-// TestHungFillIsLeft: what moves is waited for as long as it takes. Once nothing has come
-// for longer than upstream and the disk may be silent, it is waited for no more.
-func TestHungFillIsLeft(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		well := make(chan struct{})
-		const steps, step = 20, 40 * time.Second
-		a := awaiterFunc(func(moved func()) {
-			for range steps {
-				<-time.After(step)
-				moved()
-			}
-			<-well
-		})
-		_, desc := blobOf("layer", 1000)
-		ss := &messages{ctx: t.Context(), all: make(chan *api.WriteContentRequest, 4)}
-		ss.all <- &api.WriteContentRequest{Action: api.WriteAction_STAT, Ref: "layer-" + desc.Digest.String(), Total: desc.Size}
-		ss.all <- &api.WriteContentRequest{Action: api.WriteAction_STAT}
-		ss.all <- &api.WriteContentRequest{Action: api.WriteAction_STAT}
-		bounded := newBounds(Limits{Step: 15 * time.Second}, slog.New(slog.DiscardHandler))
-		began := time.Now()
-		var took []time.Duration
-		err := newFillWait(a, bounded).stream(nil, ss, &grpc.StreamServerInfo{FullMethod: writeMethod}, func(_ any, ss grpc.ServerStream) error {
-			for range 3 {
-				if err := ss.RecvMsg(&api.WriteContentRequest{}); err != nil {
-					return err
-				}
-				took = append(took, time.Since(began))
-			}
-			return nil
-		})
-		patience := cache.DefaultFillPolicy().Stall + bounded.limits.Step
-		if want := []time.Duration{0, steps*step + patience, steps*step + patience}; err != nil || !slices.Equal(took, want) {
-			t.Errorf("%v, messages after %v, want %v", err, took, want)
-		}
-		close(well)
-	})
 }
 
 func TestDigestOf(t *testing.T) {

@@ -28,6 +28,9 @@ type Options struct {
 	Limits Limits
 	// Awaiter waits for what containerd is about to write. Nil: for the fills that run.
 	Awaiter Awaiter
+	// Wait is how long it may wait before an upstream begins to send, as
+	// mirror.Options.Wait; 0: as long as between any bytes.
+	Wait time.Duration
 	// Unpacker unpacks layers.
 	Unpacker unpack.Unpacker
 	Logger   *slog.Logger // nil: slog.Default
@@ -57,7 +60,7 @@ func New(store *cache.Store, o Options) *Server {
 	if o.Awaiter == nil {
 		o.Awaiter = fills{store}
 	}
-	s := newServer(b, newFillWait(o.Awaiter, b).stream, o)
+	s := newServer(b, newFillWait(o.Awaiter, o.Wait, b).stream, o)
 	api.RegisterContentServer(s.grpc, contentserver.New(NewContent(store)))
 	diffapi.RegisterDiffServer(s.grpc, &differ{store: &layers{store: store, bounds: b, logger: o.Logger}, unpacker: o.Unpacker, logger: o.Logger})
 	return s

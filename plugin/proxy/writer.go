@@ -16,32 +16,30 @@ type writer struct {
 	ref     string
 	dgst    digest.Digest // by its ref; "": not known
 	size    int64         // of that
-	asked   bool          // for its status
-	written bool
+	asked   int           // how often for its status
 	// release lets go of the blob, which has come from elsewhere, if Status said so.
 	release func()
 }
 
 // Status is that of the ingest, by containerd's ref. If the blob has come meanwhile from
-// elsewhere, to which nothing was written yet, it is that of a whole: containerd commits
-// it then. Not at the first time, when the ingest was just opened.
+// elsewhere, and nothing was written yet, it is that of a whole: containerd commits it
+// then. The second status decides that. At the first the ingest was just opened; and the
+// second is what a client of containerd's was told when it opened its own: it does not
+// commit where it was told of none of the bytes, and wrote none.
 func (w *writer) Status() (content.Status, error) {
 	st, err := w.Writer.Status()
 	st.Ref = w.ref
-	if err == nil && st.Offset == 0 && w.asked && w.isThere() {
+	w.asked++
+	if err == nil && st.Offset == 0 && (w.release != nil || w.asked == 2 && w.isThere()) {
 		st.Offset = w.size
 	}
-	w.asked = true
 	return st, err
 }
 
 // isThere reports whether the blob has come from elsewhere, and holds it if so: nobody
 // may evict it before it is exposed.
 func (w *writer) isThere() bool {
-	if w.release != nil {
-		return true
-	}
-	if w.dgst == "" || w.written {
+	if w.dgst == "" {
 		return false
 	}
 	release := w.content.store.Hold(w.dgst)
@@ -63,14 +61,12 @@ func (w *writer) Digest() digest.Digest {
 
 // Write goes on with the ingest, whatever has come from elsewhere.
 func (w *writer) Write(p []byte) (int, error) {
-	w.written = true
 	w.letGo()
 	return w.Writer.Write(p)
 }
 
 // Truncate likewise.
 func (w *writer) Truncate(size int64) error {
-	w.written = true
 	w.letGo()
 	return w.Writer.Truncate(size)
 }
