@@ -128,7 +128,7 @@ deps: ## Debian packages that the tests need; installs them when root
 test: unit integration ## all tests: units under the race detector, and the real parts
 
 unit: deps ## unit tests, under the race detector
-	CGO_ENABLED=1 go test -race -shuffle=on -timeout 10m $(UNIT)
+	CGO_ENABLED=1 go test -race -shuffle=on -timeout 20m $(UNIT)
 
 nightly: build tools embedded deps ## the long runs: full counts, minutes of waiting, longer fuzzing
 	LARDER_TEST_NIGHTLY=1 LARDER_TEST_LOSS=30 LARDER_SOAK=10m LARDER_TEST_CLIENT_COUNT=10000 LARDER_TEST_NAME_COUNT=100000 LARDER_TEST_STORM=200 LARDER_TEST_PROXY_KILLS=100 LARDER_TEST_PROXY_HANGS=1 LARDER_TEST_SEEDS=501 \
