@@ -174,6 +174,8 @@ type Progress struct {
 	// Size of the whole blob in bytes, -1 while unknown. Received is how
 	// many of them have come.
 	Size, Received int64
+	// Answered says that an upstream has begun to send, or that nothing was missing.
+	Answered bool
 	// Unstored says why the disk does not take the blob, nil if it does. The
 	// fill serves its readers all the same.
 	Unstored error
@@ -187,7 +189,7 @@ type Progress struct {
 func (f *Fill) Progress() (Progress, <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	p := Progress{Size: f.size, Received: f.received, Unstored: f.unstored, Done: f.done, Err: f.err}
+	p := Progress{Size: f.size, Received: f.received, Answered: f.answered, Unstored: f.unstored, Done: f.done, Err: f.err}
 	if p.Size < 0 {
 		p.Size = f.hint
 	}
@@ -203,7 +205,7 @@ func (f *Fill) Wait(ctx context.Context) error { return f.WaitMoving(ctx, func()
 func (f *Fill) WaitMoving(ctx context.Context, moved func()) error {
 	for {
 		p, changed := f.Progress()
-		if f.isAnswered() {
+		if p.Answered {
 			moved()
 		}
 		if p.Unstored != nil {
@@ -218,12 +220,6 @@ func (f *Fill) WaitMoving(ctx context.Context, moved func()) error {
 			return fmt.Errorf("wait for %s: %w", f.digest, context.Cause(ctx))
 		}
 	}
-}
-
-func (f *Fill) isAnswered() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.answered
 }
 
 // WaitReadable returns when bytes from offset on can be read, or the fill
