@@ -136,7 +136,7 @@ func (ps *prefetches) asked(ctx context.Context, repo Repository, dgst digest.Di
 	for key, p := range ps.images {
 		switch {
 		case p.repo != repo || !p.names[dgst]:
-		case p.cancel == nil && time.Since(p.last) >= prefetchPatience:
+		case p.isGivenUp():
 			delete(ps.images, key)
 		default:
 			p.last = time.Now()
@@ -157,7 +157,7 @@ func (ps *prefetches) repositoryOf(dgst digest.Digest) (repo Repository, ok bool
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	for _, p := range ps.images {
-		if !p.names[dgst] || p.cancel == nil && time.Since(p.last) >= prefetchPatience {
+		if !p.names[dgst] || p.isGivenUp() {
 			continue
 		}
 		if ok && repo != p.repo {
@@ -166,6 +166,12 @@ func (ps *prefetches) repositoryOf(dgst digest.Digest) (repo Repository, ok bool
 		repo, ok = p.repo, true
 	}
 	return repo, ok
+}
+
+// isGivenUp reports whether no client has gone on from the manifest. The prefetches' mu
+// is held.
+func (p *prefetch) isGivenUp() bool {
+	return p.cancel == nil && time.Since(p.last) >= prefetchPatience
 }
 
 // tells reports whether a blob that a client asks for is a reason to begin. The
