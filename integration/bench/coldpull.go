@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -106,13 +107,10 @@ func runColdPull(ctx context.Context, sc *scene, c coldCase) error {
 	for _, kind := range append(sc.larders(), sc.registries()...) {
 		all = append(all, contestant{kind.who, func(ctx context.Context, m *measured) error { return p.through(ctx, kind, m) }})
 	}
-	if c.shape == (line.Shape{}) {
-		all = append(all, contestant{inProxy, p.proxied})
-	}
 	if c.shape != (line.Shape{}) {
 		return sc.coldRounds(ctx, all...) // what it waits for is the line
 	}
-	return sc.rounds(ctx, all...)
+	return sc.rounds(ctx, append(all, contestant{inProxy, p.proxied})...)
 }
 
 // coldPull is what the contestants share.
@@ -134,29 +132,34 @@ func (p *coldPull) through(ctx context.Context, kind pullThrough, m *measured) e
 		if kind.who != larder {
 			return p.measure(ctx, p.n, srv.addr, m)
 		}
-		if err := checkStore(srv, p.img, false); err != nil {
-			return err
-		}
-		if err := p.measure(ctx, p.n, srv.addr, m); err != nil {
-			return err
-		}
-		if got := m.values["upstream bytes"]; got != 1 {
-			return fmt.Errorf("upstream has sent %v times the image's bytes, want each once", got)
-		}
-		return checkStore(srv, p.img, true)
+		return p.checked(ctx, srv, p.n, m)
 	})
+}
+
+// checked is a pull into a larder that has nothing before it, and all behind it.
+func (p *coldPull) checked(ctx context.Context, srv *server, n *node, m *measured) error {
+	if err := checkStore(srv, p.img, false); err != nil {
+		return err
+	}
+	if err := p.measure(ctx, n, srv.addr, m); err != nil {
+		return err
+	}
+	if got := m.values["upstream bytes"]; got != 1 {
+		return fmt.Errorf("upstream has sent %v times the image's bytes, want each once", got)
+	}
+	return checkStore(srv, p.img, true)
 }
 
 // proxied pulls into a larder that has nothing, and is the content store of a
 // containerd of its own.
 func (p *coldPull) proxied(ctx context.Context, m *measured) error {
 	return p.sc.cold(ctx, p.sc.proxied(""), "http://"+p.base, func(srv *server) (err error) {
-		n, err := p.sc.nodeOn(ctx, srv)
+		n, err := p.sc.startNode(ctx, filepath.Dir(srv.socket), srv)
 		if err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, n.close()) }()
-		return p.measure(ctx, n, srv.addr, m)
+		return p.checked(ctx, srv, n, m)
 	})
 }
 

@@ -43,15 +43,16 @@ func (sc *scene) node(ctx context.Context) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n, err := sc.startNode(ctx, dir, parts.ContainerdOptions{})
+	n, err := sc.startNode(ctx, dir, &server{})
 	if err == nil {
 		sc.onEnd(n.close)
 	}
 	return n, err
 }
 
-// startNode starts one in a folder.
-func (sc *scene) startNode(ctx context.Context, dir string, o parts.ContainerdOptions) (n *node, err error) {
+// startNode starts one in a folder. If the server is a larder with proxy plugins, that is
+// its content store, and has to outlive it.
+func (sc *scene) startNode(ctx context.Context, dir string, srv *server) (n *node, err error) {
 	if err := sc.bin.Need("containerd", "ctr"); err != nil {
 		return nil, err
 	}
@@ -59,22 +60,16 @@ func (sc *scene) startNode(ctx context.Context, dir string, o parts.ContainerdOp
 	if err := os.MkdirAll(filepath.Join(n.hosts, "docker.io"), 0o755); err != nil {
 		return nil, err
 	}
-	if n.containerd, err = parts.StartContainerd(ctx, sc.bin, dir, o); err != nil {
+	if srv.socket != "" {
+		n.content = srv.root
+	}
+	if n.containerd, err = parts.StartContainerd(ctx, sc.bin, dir, parts.ContainerdOptions{Proxy: srv.socket}); err != nil {
 		return nil, err
 	}
 	if n.conn, err = grpc.NewClient("unix://"+n.containerd.Address(), grpc.WithTransportCredentials(insecure.NewCredentials())); err != nil {
 		return nil, errors.Join(fmt.Errorf("containerd's API: %w", err), n.containerd.Close())
 	}
 	return n, nil
-}
-
-// nodeOn starts one whose content store is a larder, and which ends before that.
-func (sc *scene) nodeOn(ctx context.Context, srv *server) (*node, error) {
-	n, err := sc.startNode(ctx, filepath.Dir(srv.socket), parts.ContainerdOptions{Proxy: srv.socket})
-	if err == nil {
-		n.content = srv.root
-	}
-	return n, err
 }
 
 func (n *node) close() error { return errors.Join(n.conn.Close(), n.containerd.Close()) }

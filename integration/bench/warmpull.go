@@ -10,7 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/larder-project/larder/integration/bench/figures"
-	"github.com/larder-project/larder/integration/internal/parts"
 )
 
 // Names of contestants that are here alone.
@@ -73,14 +72,11 @@ func (sc *scene) pullWhole(ctx context.Context, srv *server, img *image, m *meas
 		return err
 	}
 	defer func() { err = errors.Join(err, end()) }()
-	n, err := sc.startNode(ctx, disk, parts.ContainerdOptions{Proxy: srv.socket})
+	n, err := sc.startNode(ctx, disk, srv)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, n.close()) }()
-	if srv.socket != "" {
-		n.content = srv.root
-	}
 	if err := n.from(srv.addr); err != nil {
 		return err
 	}
