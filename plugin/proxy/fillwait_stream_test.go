@@ -13,6 +13,7 @@ import (
 
 	api "github.com/containerd/containerd/api/services/content/v1"
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"google.golang.org/grpc"
 
 	"github.com/larder-project/larder/cache"
@@ -23,6 +24,18 @@ type messages struct {
 	grpc.ServerStream
 	ctx context.Context //nolint:containedctx // the stream's
 	all chan *api.WriteContentRequest
+}
+
+// asking is a write that is opened for a layer, and asks for its status: n messages.
+func asking(t *testing.T, desc ocispec.Descriptor, n int) *messages {
+	t.Helper()
+	m := &messages{ctx: t.Context(), all: make(chan *api.WriteContentRequest, n)}
+	m.all <- &api.WriteContentRequest{Action: api.WriteAction_STAT, Ref: "layer-" + desc.Digest.String(), Total: desc.Size}
+	for range n - 1 {
+		m.all <- &api.WriteContentRequest{Action: api.WriteAction_STAT}
+	}
+	close(m.all)
+	return m
 }
 
 func (m *messages) Context() context.Context { return m.ctx }
@@ -58,11 +71,7 @@ func TestCommitWaitsForNothing(t *testing.T) {
 			t.Parallel()
 			var waits atomic.Int32
 			a := awaiterFunc(func(func()) { waits.Add(1) })
-			ss := &messages{ctx: t.Context(), all: make(chan *api.WriteContentRequest, len(c.offsets))}
-			ss.all <- &api.WriteContentRequest{Action: api.WriteAction_STAT, Ref: "layer-" + desc.Digest.String(), Total: desc.Size}
-			for range c.offsets[1:] {
-				ss.all <- &api.WriteContentRequest{Action: api.WriteAction_STAT}
-			}
+			ss := asking(t, desc, len(c.offsets))
 			f := newFillWait(a, 0, newBounds(Limits{}, slog.New(slog.DiscardHandler)))
 			err := f.stream(nil, ss, &grpc.StreamServerInfo{FullMethod: writeMethod}, func(_ any, ss grpc.ServerStream) error {
 				for _, offset := range c.offsets {
@@ -99,10 +108,7 @@ func TestLongFillIsNoHungDisk(t *testing.T) {
 		if _, _, err := store.Fill(t.Context(), desc.Digest, -1, src); err != nil {
 			t.Fatal(err)
 		}
-		ss := &messages{ctx: t.Context(), all: make(chan *api.WriteContentRequest, 4)}
-		ss.all <- &api.WriteContentRequest{Action: api.WriteAction_STAT, Ref: "layer-" + desc.Digest.String(), Total: desc.Size}
-		ss.all <- &api.WriteContentRequest{Action: api.WriteAction_STAT}
-		close(ss.all)
+		ss := asking(t, desc, 2)
 		bounded := newBounds(Limits{Step: 10 * time.Second}, quiet)
 		info := &grpc.StreamServerInfo{FullMethod: writeMethod}
 		const long = 25 * time.Second // and less than fills wait for a byte
@@ -147,10 +153,7 @@ func TestHungFillIsLeft(t *testing.T) {
 			<-well
 		})
 		_, desc := blobOf("layer", 1000)
-		ss := &messages{ctx: t.Context(), all: make(chan *api.WriteContentRequest, 4)}
-		ss.all <- &api.WriteContentRequest{Action: api.WriteAction_STAT, Ref: "layer-" + desc.Digest.String(), Total: desc.Size}
-		ss.all <- &api.WriteContentRequest{Action: api.WriteAction_STAT}
-		ss.all <- &api.WriteContentRequest{Action: api.WriteAction_STAT}
+		ss := asking(t, desc, 3)
 		bounded := newBounds(Limits{Step: 15 * time.Second}, slog.New(slog.DiscardHandler))
 		began := time.Now()
 		var took []time.Duration
@@ -189,9 +192,7 @@ func TestSilentUpstreamIsLeft(t *testing.T) {
 					<-time.After(long - c.begins)
 				})
 				_, desc := blobOf("layer", 1000)
-				ss := &messages{ctx: t.Context(), all: make(chan *api.WriteContentRequest, 2)}
-				ss.all <- &api.WriteContentRequest{Action: api.WriteAction_STAT, Ref: "layer-" + desc.Digest.String(), Total: desc.Size}
-				ss.all <- &api.WriteContentRequest{Action: api.WriteAction_STAT}
+				ss := asking(t, desc, 2)
 				bounded := newBounds(Limits{}, slog.New(slog.DiscardHandler))
 				began := time.Now()
 				err := newFillWait(a, wait, bounded).stream(nil, ss, &grpc.StreamServerInfo{FullMethod: writeMethod}, func(_ any, ss grpc.ServerStream) error {
