@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -183,6 +184,21 @@ func (s *Store) LinksOf(repository string) ([]Link, error) {
 		return nil, fmt.Errorf("read links of %s: %w", repository, err)
 	}
 	return all, nil
+}
+
+// HasLinks reports whether any manifest is known to belong to a repository. It
+// costs one look into the index, however many there are.
+func (s *Store) HasLinks(repository string) (has bool, _ error) {
+	prefix := []byte(repository + "@")
+	err := s.index.view(func(tx *bolt.Tx) error {
+		key, _ := tx.Bucket([]byte(manifestsBucket)).Cursor().Seek(prefix)
+		has = bytes.HasPrefix(key, prefix)
+		return nil
+	})
+	if err != nil {
+		return false, fmt.Errorf("read links of %s: %w", repository, err)
+	}
+	return has, nil
 }
 
 // Links returns all links, in the order of repository and digest.

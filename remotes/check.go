@@ -8,7 +8,6 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/larder-project/larder/cache"
 	"github.com/larder-project/larder/remotes/upstream"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // resolveTag answers a tag from the store if the rules allow it, else after a
@@ -168,36 +167,6 @@ func (r *Registry) check(ctx context.Context, ref Reference, sparing bool) (Reso
 		r.sight(sighting{repo: ref.Repository, digest: target.Digest, at: now})
 	}
 	return Resolved{Descriptor: target, Outcome: outcome}, nil
-}
-
-// askUpstream finds the first upstream that both knows the tag and gives the
-// manifest it points to. sparing passes over those that have nothing to spare.
-func (r *Registry) askUpstream(ctx context.Context, ref Reference, sparing bool) (target ocispec.Descriptor, source string, err error) {
-	err = r.eachUpstream(ctx, ref.Repository, func(c *upstream.Client) error {
-		if sparing {
-			if err := c.Spare(time.Now()); err != nil {
-				return err
-			}
-		}
-		desc, err := c.Resolve(ctx, ref.Path, ref.Tag)
-		if err != nil {
-			return err
-		}
-		source = c.Endpoint().String()
-		target, err = r.ownManifest(ctx, ref.Repository, desc.Digest)
-		if errdefs.IsNotFound(err) {
-			target, err = r.fetchManifest(ctx, c, ref.Repository, desc.Digest)
-			return err
-		}
-		if err != nil {
-			return err
-		}
-		if err := r.noteLink(ref.Repository, desc.Digest); err != nil { // another repository brought it
-			r.Logger.WarnContext(ctx, "manifest not noted", "ref", ref.String(), "digest", desc.Digest, "err", err)
-		}
-		return nil
-	})
-	return target, source, err
 }
 
 // noteFailure notes a failed check in a stored tag, as it is now: it may have

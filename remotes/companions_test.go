@@ -138,9 +138,9 @@ func TestCompanionsAskOnce(t *testing.T) {
 		})
 	}
 	first := pull()
-	// HEAD and GET of the root, the child, three blobs; then one list and three
-	// tags for root and child each.
-	if want := 2 + 1 + 3 + 2*4; first != want {
+	// The root, the child, three blobs; then one list and three tags for root and
+	// child each.
+	if want := 1 + 1 + 3 + 2*4; first != want {
 		t.Errorf("first pull: %d requests, want %d", first, want)
 	}
 	if n := pull(); n != 0 {

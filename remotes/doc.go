@@ -28,8 +28,10 @@
 // What is answered at once is what would be answered without haste, counts as a
 // use, and passes no policy by. (TestReady, TestReadyIsUse, TestReadyKeepsPolicies)
 //
-// Manifests are asked for by HEAD once for a tag, blobs never.
-// (TestPullMethods)
+// A tag is asked for by one HEAD, or by one GET while nothing of its repository is
+// at hand, and blobs never by HEAD. A manifest that is at hand is not got for
+// another tag of its repository: where pulls are limited a GET counts as one.
+// (TestPullMethods, TestNewRepositoryIsAskedOnce, TestNewRepositoryOnFailingDisk)
 //
 // A tag moves only to a manifest that is in the store. (TestMovedTagAfterWindow,
 // TestMovedTagToUnavailableManifest)

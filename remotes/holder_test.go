@@ -182,43 +182,55 @@ func TestRegistryMustShowBytes(t *testing.T) {
 		"nothing": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) },
 		"fewer":   func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("x")) },
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			b := newPrivateBench(t)
-			img := remotestest.Build(remotestest.ImageSpec{Seed: 1, Layers: []int64{2 << 20}})
-			b.up.PutImage(secretA().Path, "1", img)
-			b.bring(b.admitted(secretA(), "1"), secretA(), img)
-			b.up.PutImage(publicC().Path, "1", build(9))
-			b.up.Fault(remotestest.And(remotestest.Repo(publicC().Path), remotestest.Blobs()),
-				func(w http.ResponseWriter, r *http.Request, _ http.Handler) { answer(w, r) })
-			b.up.Fault(remotestest.And(remotestest.Repo(publicC().Path), remotestest.Manifests()),
-				func(w http.ResponseWriter, r *http.Request, next http.Handler) {
-					w.Header().Set("Content-Type", img.Root.MediaType)
-					w.Header().Set("Docker-Content-Digest", img.Root.Digest.String())
-					if r.Method != http.MethodHead {
-						answer(w, r)
-						return
-					}
-					w.Header().Set("Content-Length", fmt.Sprint(img.Root.Size))
-				})
-			if n, err := b.readAs(soon(t), publicC(), img.Blobs[0].Descriptor.Digest); err == nil {
-				t.Errorf("blob: %d bytes were served", n)
+		// Of a repository that is known a tag is asked for by HEAD.
+		for _, known := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, known %t", name, known), func(t *testing.T) {
+				t.Parallel()
+				mustShowBytes(t, answer, known)
+			})
+		}
+	}
+}
+
+func mustShowBytes(t *testing.T, answer http.HandlerFunc, known bool) {
+	t.Helper()
+	b := newPrivateBench(t)
+	img := remotestest.Build(remotestest.ImageSpec{Seed: 1, Layers: []int64{2 << 20}})
+	b.up.PutImage(secretA().Path, "1", img)
+	b.bring(b.admitted(secretA(), "1"), secretA(), img)
+	b.up.PutImage(publicC().Path, "1", build(9))
+	b.up.PutImage(publicC().Path, "known", build(8))
+	if known {
+		b.resolve(Reference{Repository: publicC(), Tag: "known"}, Miss)
+	}
+	b.up.Fault(remotestest.And(remotestest.Repo(publicC().Path), remotestest.Blobs()),
+		func(w http.ResponseWriter, r *http.Request, _ http.Handler) { answer(w, r) })
+	b.up.Fault(remotestest.And(remotestest.Repo(publicC().Path), remotestest.Manifests()),
+		func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+			w.Header().Set("Content-Type", img.Root.MediaType)
+			w.Header().Set("Docker-Content-Digest", img.Root.Digest.String())
+			if r.Method != http.MethodHead {
+				answer(w, r)
+				return
 			}
-			for _, object := range []string{"1", img.Root.Digest.String()} {
-				ref, err := publicC().WithObject(object)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if m, err := b.Manifest(soon(t), ref); err == nil {
-					t.Errorf("manifest %s: %d bytes were served", object, len(m.Data))
-				}
-			}
-			for _, dgst := range []digest.Digest{img.Root.Digest, img.Blobs[0].Descriptor.Digest} {
-				if b.belongs(t.Context(), publicC(), dgst) {
-					t.Errorf("%s belongs to it", dgst)
-				}
-			}
+			w.Header().Set("Content-Length", fmt.Sprint(img.Root.Size))
 		})
+	if n, err := b.readAs(soon(t), publicC(), img.Blobs[0].Descriptor.Digest); err == nil {
+		t.Errorf("blob: %d bytes were served", n)
+	}
+	for _, object := range []string{"1", img.Root.Digest.String()} {
+		ref, err := publicC().WithObject(object)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m, err := b.Manifest(soon(t), ref); err == nil {
+			t.Errorf("manifest %s: %d bytes were served", object, len(m.Data))
+		}
+	}
+	for _, dgst := range []digest.Digest{img.Root.Digest, img.Blobs[0].Descriptor.Digest} {
+		if b.belongs(t.Context(), publicC(), dgst) {
+			t.Errorf("%s belongs to it", dgst)
+		}
 	}
 }
 
@@ -367,6 +379,7 @@ func TestTagFromBeforePrivacy(t *testing.T) {
 	b.resolve(Reference{Repository: open, Tag: "1"}, Miss)
 	tag := Reference{Repository: publicC(), Tag: "claim"}
 	b.up.PutImage(publicC().Path, "other", build(2))
+	b.resolve(Reference{Repository: publicC(), Tag: "other"}, Miss) // else upstream would have to send what it claims
 	b.up.Fault(remotestest.Reference("claim"), func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
 		w.Header().Set("Content-Type", img.Root.MediaType)
 		w.Header().Set("Docker-Content-Digest", img.Root.Digest.String())

@@ -228,9 +228,14 @@ func (r *Registry) askManifest(ctx context.Context, c *upstream.Client, repo Rep
 	if err != nil {
 		return passedManifest{}, err
 	}
+	return received(c, Reference{Repository: repo, Digest: dgst}, dgst, data, contentType)
+}
+
+// received is a manifest that an upstream has sent for a reference.
+func received(c *upstream.Client, ref Reference, dgst digest.Digest, data []byte, contentType string) (passedManifest, error) {
 	m, err := cache.ParseManifest(data, contentType)
 	if err != nil {
-		return passedManifest{}, fmt.Errorf("%s@%s from %s: %w", repo, dgst, c.Endpoint(), err)
+		return passedManifest{}, fmt.Errorf("%s from %s: %w", ref, c.Endpoint(), err)
 	}
 	return passedManifest{descriptor: m.Describe(dgst, data), manifest: m, data: data, source: c.Endpoint().String()}, nil
 }

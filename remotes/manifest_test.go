@@ -1,7 +1,6 @@
 package remotes
 
 import (
-	"net/http"
 	"os"
 	"path/filepath"
 	"testing"
@@ -189,12 +188,13 @@ func TestManifestSharedByRepositories(t *testing.T) {
 	img := build(1)
 	b, up := one(t, img)
 	up.PutImage("library/other", "1", img)
-	other := app(t, "1")
-	other.Path = "library/other"
+	up.PutImage("library/other", "0", build(2))
+	other, older := app(t, "1"), app(t, "0")
+	other.Path, older.Path = "library/other", "library/other"
 	b.resolve(app(t, "1"), Miss)
-	b.resolve(other, Miss)
-	if n := up.Count(http.MethodGet, "/manifests/"); n != 1 {
-		t.Errorf("upstream gave the manifest %d times, want once", n)
+	b.resolve(older, Miss) // else its first tag is got whatever it is
+	if heads, gets := sent(up, func() { b.resolve(other, Miss) }); heads != 1 || gets != 0 {
+		t.Errorf("upstream saw %d HEAD and %d GET, want the manifest not to be got again", heads, gets)
 	}
 	for _, ref := range []Reference{app(t, "1"), other} {
 		if _, err := b.Store.Link(ref.Repository.String(), img.Root.Digest); err != nil {

@@ -64,32 +64,45 @@ func TestSourcesOfRoute(t *testing.T) {
 }
 
 // ECR's pull through cache answers 404 to the first pull by digest, although it
-// has the tag: the origin, next in the route, gives it.
+// has the tag: the origin, next in the route, gives it. The first pull of a
+// repository by tag does not ask for a digest.
 func TestRouteDigestMissingAtFirst(t *testing.T) {
 	t.Parallel()
 	img := build(1)
 	ecr, origin := remotestest.New(t), remotestest.New(t)
 	for _, up := range []*remotestest.Registry{ecr, origin} {
 		up.PutImage("library/app", "1", img)
+		up.PutImage("library/app", "known", build(2))
 	}
 	ecr.Fault(remotestest.Digest(img.Root.Digest), remotestest.Error(http.StatusNotFound, "MANIFEST_UNKNOWN", "Requested image not found"))
-	for name, object := range map[string]string{"digest": img.Root.Digest.String(), "tag": "1"} {
+	for name, tc := range map[string]struct {
+		object string
+		known  bool // the repository is
+		missed int64
+	}{
+		"digest":                    {object: img.Root.Digest.String(), missed: 1},
+		"tag":                       {object: "1"},
+		"tag of a known repository": {object: "1", known: true, missed: 1},
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := newBench(t, []*remotestest.Registry{ecr, origin})
-			res, err := b.Pull(soon(t), app(t, object), PullOptions{})
+			if tc.known {
+				b.resolve(app(t, "known"), Miss)
+			}
+			res, err := b.Pull(soon(t), app(t, tc.object), PullOptions{})
 			if err != nil || res.Descriptor.Digest != img.Root.Digest {
-				t.Fatalf("got %v, %v, want the image from the origin", res, err)
+				t.Fatalf("got %v, %v, want the image", res, err)
 			}
 			answered := map[string]UpstreamUse{}
 			for _, u := range b.Sources().Upstreams {
 				answered[u.Upstream] = u
 			}
-			if ecr := answered[ecr.URL()]; ecr.PassedOver["ImageNotFound"] != 1 || ecr.Answers == 0 {
-				t.Errorf("ECR: got %+v, want one question passed over, and its blobs", ecr)
+			if ecr := answered[ecr.URL()]; ecr.PassedOver["ImageNotFound"] != tc.missed || ecr.Answers == 0 {
+				t.Errorf("ECR: got %+v, want %d questions passed over, and its blobs", ecr, tc.missed)
 			}
-			if answered[origin.URL()].Answers == 0 {
-				t.Error("the origin answered nothing")
+			if n := answered[origin.URL()].Answers; (n > 0) != (tc.missed > 0) {
+				t.Errorf("the origin answered %d times, for %d that ECR did not", n, tc.missed)
 			}
 		})
 	}

@@ -1,15 +1,12 @@
 package upstream
 
 import (
-	"context"
 	"fmt"
-	"io"
 	"sync/atomic"
 
 	"github.com/containerd/errdefs"
 	"github.com/larder-project/larder/remotes/upstream/ranged"
 	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // Client talks to one upstream through containerd's registry client. Get one
@@ -56,53 +53,6 @@ func (c *Client) As(cred Credential) *Client {
 
 // Endpoint returns where the client sends its requests.
 func (c *Client) Endpoint() Endpoint { return c.endpoint }
-
-// Resolve asks what a tag points to, by HEAD. The descriptor is upstream's
-// word, its size at most MaxManifestSize.
-func (c *Client) Resolve(ctx context.Context, repository, tag string) (ocispec.Descriptor, error) {
-	p := purpose{op: "resolve", object: repository + ":" + tag, repository: repository, accept: manifestTypes(), limit: MaxManifestSize}
-	var desc ocispec.Descriptor
-	err := c.exchange(ctx, p, func(ctx context.Context, x *exchange) (err error) {
-		_, desc, err = x.resolver.Resolve(ctx, c.name(repository)+":"+tag)
-		return err
-	})
-	if err != nil {
-		return ocispec.Descriptor{}, err
-	}
-	return desc, nil
-}
-
-// Manifest fetches a manifest or index by digest and checks it. contentType
-// is what upstream called it, in lower case and without parameters.
-func (c *Client) Manifest(ctx context.Context, repository string, dgst digest.Digest) (data []byte, contentType string, err error) {
-	p := purpose{op: "fetch manifest", object: repository + "@" + dgst.String(), repository: repository, accept: manifestTypes(), limit: MaxManifestSize}
-	if err := c.checkDigest(p, dgst); err != nil {
-		return nil, "", err
-	}
-	err = c.exchange(ctx, p, func(ctx context.Context, x *exchange) error {
-		// The media type only tells containerd's client which endpoint to
-		// ask; the exchange sends Accept for all of them.
-		desc := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageIndex, Digest: dgst, Size: MaxManifestSize}
-		body, err := x.fetch(ctx, c.name(repository), desc)
-		if err != nil {
-			return err
-		}
-		defer body.Close()
-		data, err = io.ReadAll(body)
-		contentType = x.contentType
-		if err != nil {
-			return err
-		}
-		if got := dgst.Algorithm().FromBytes(data); got != dgst {
-			return fmt.Errorf("%d bytes with digest %s: %w", len(data), got, errdefs.ErrDataLoss)
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, "", err
-	}
-	return data, contentType, nil
-}
 
 // checkDigest refuses text that is no digest: it goes into a URL, and its
 // algorithm is asked to hash.

@@ -57,8 +57,9 @@
 // What it believes. Sizes are bounds, never allocations; manifests end at
 // MaxManifestSize, tokens and lists earlier, redirected or not; a manifest is
 // checked against its digest; a response in a content encoding that was not
-// asked for is refused, and so is a part that begins elsewhere than asked.
-// (TestManifestTooLarge, TestManifestWrongBytes, TestTokenTooLarge,
+// asked for is refused, and so is a part that begins elsewhere than asked. What
+// comes for a tag has the digest that comes with it, or none was named.
+// (TestManifestTooLarge, TestManifestWrongBytes, TestManifestByTag, TestTokenTooLarge,
 // TestContentEncodingRefused, TestBlobWrongRange)
 //
 // What a list of referrers is. All pages of it, together no longer than a
@@ -69,9 +70,9 @@
 //
 // How often it asks. One request is one request: what timed out, or answered
 // with 429 or 5xx, is not asked again here. A blob's body that is cut off is
-// asked for again from there. Where the upstream redirects a blob to a link that
-// another origin refuses with 401, 403, 404 or 410, it is asked for another link,
-// once an opening of the body. (TestTooManyRequestsIsAskedOnce,
+// asked for again from there, and what comes for a tag by its digest. Where the
+// upstream redirects a blob to a link that another origin refuses with 401, 403,
+// 404 or 410, it is asked for another link, once an opening of the body. (TestTooManyRequestsIsAskedOnce,
 // TestServerErrorIsAskedOnce, TestTimeoutIsAskedOnce, TestBlobResumes,
 // TestRefusedLink, TestLinkRefusedTwice, TestOnlyRefusedLinksAreRenewed)
 //

@@ -37,7 +37,7 @@ func TestIPv6(t *testing.T) {
 			t.Errorf("%s: %v", op, err)
 		}
 	}
-	if a := entry(t, p); a.Host != host || a.Answers.OK != 5 {
+	if a := entry(t, p); a.Host != host || a.Answers.OK != 6 {
 		t.Errorf("ledger: %+v", a)
 	}
 	reg.ResetRequests()

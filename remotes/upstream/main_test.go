@@ -147,6 +147,7 @@ func operations(t *testing.T, img remotestest.Image) map[string]func(*Client) er
 	ctx := soon(t)
 	return map[string]func(*Client) error{
 		"resolve":  func(c *Client) error { _, err := c.Resolve(ctx, "team/app", "v1"); return err },
+		"by tag":   func(c *Client) error { _, _, _, err := c.ManifestByTag(ctx, "team/app", "v1"); return err },
 		"manifest": func(c *Client) error { _, _, err := c.Manifest(ctx, "team/app", img.Root.Digest); return err },
 		"blob": func(c *Client) error {
 			body, _, err := c.Blob(ctx, "team/app", layer(img).Descriptor.Digest, 0)

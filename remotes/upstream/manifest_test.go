@@ -44,6 +44,49 @@ func TestResolve(t *testing.T) {
 	}
 }
 
+// TestManifestByTag sends one request, and checks what came against upstream's
+// word, if there is one.
+func TestManifestByTag(t *testing.T) {
+	t.Parallel()
+	img := image(1)
+	long := digest.NewDigestFromBytes(digest.SHA512, sum512(img.Manifests[0].Data))
+	for name, tc := range map[string]struct {
+		faults []remotestest.FaultFunc
+		asked  int
+		want   digest.Digest
+	}{
+		"plain":     {asked: 1, want: img.Root.Digest},
+		"no digest": {faults: []remotestest.FaultFunc{remotestest.SetHeader("Docker-Content-Digest", "")}, asked: 1, want: img.Root.Digest},
+		"SHA-512":   {faults: []remotestest.FaultFunc{remotestest.SetHeader("Docker-Content-Digest", long.String())}, asked: 1, want: long},
+		"cut":       {faults: []remotestest.FaultFunc{remotestest.Times(1, remotestest.CutBody(20))}, asked: 2, want: img.Root.Digest},
+		"cut twice": {faults: []remotestest.FaultFunc{remotestest.Times(2, remotestest.CutBody(20))}, asked: 3, want: img.Root.Digest},
+
+		"another's digest":      {faults: []remotestest.FaultFunc{remotestest.SetHeader("Docker-Content-Digest", digest.FromString("x").String())}, asked: 1},
+		"another algorithm's":   {faults: []remotestest.FaultFunc{remotestest.SetHeader("Docker-Content-Digest", "sha512:"+img.Root.Digest.Encoded())}, asked: 1},
+		"no digest, and cut":    {faults: []remotestest.FaultFunc{remotestest.SetHeader("Docker-Content-Digest", ""), remotestest.CutBody(20)}, asked: 1},
+		"wrong bytes":           {faults: []remotestest.FaultFunc{remotestest.WrongBytes(10)}, asked: 1},
+		"too long, and says so": {faults: []remotestest.FaultFunc{remotestest.WrongContentLength(MaxManifestSize)}, asked: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			reg, _ := withImage(t)
+			for _, f := range tc.faults {
+				reg.Fault(remotestest.Manifests(), f)
+			}
+			data, dgst, contentType, err := clientOf(t, reg).ManifestByTag(soon(t), "team/app", "v1")
+			switch {
+			case tc.want == "" && (err == nil || data != nil || dgst != ""):
+				t.Errorf("got %d bytes as %q, %v, want an error and nothing else", len(data), dgst, err)
+			case tc.want != "" && (err != nil || dgst != tc.want || digest.FromBytes(data) != img.Root.Digest || contentType != img.Root.MediaType):
+				t.Errorf("got %d bytes of %q as %q, %v, want %q", len(data), contentType, dgst, err, tc.want)
+			}
+			if n := len(reg.Requests()); n != tc.asked || reg.Count("HEAD", "") != 0 {
+				t.Errorf("%d requests, %d of them HEAD, want %d GETs", n, reg.Count("HEAD", ""), tc.asked)
+			}
+		})
+	}
+}
+
 // TestResolveWrongDigest has upstream name something that is no digest.
 func TestResolveWrongDigest(t *testing.T) {
 	t.Parallel()
@@ -51,6 +94,8 @@ func TestResolveWrongDigest(t *testing.T) {
 		reg, _ := withImage(t)
 		reg.Fault(remotestest.Manifests(), remotestest.SetHeader("Docker-Content-Digest", text))
 		_, err := clientOf(t, reg).Resolve(soon(t), "team/app", "v1")
+		failed(t, err, errdefs.ErrDataLoss)
+		_, _, _, err = clientOf(t, reg).ManifestByTag(soon(t), "team/app", "v1")
 		failed(t, err, errdefs.ErrDataLoss)
 	}
 }
@@ -113,6 +158,9 @@ func TestManifestTooLarge(t *testing.T) {
 				if ok != (err == nil) || ok && len(data) != MaxManifestSize {
 					t.Errorf("%s, %d bytes too much: %d bytes, %v", repo, extra, len(data), err)
 				}
+				if _, _, _, err := c.ManifestByTag(soon(t), repo, "v1"); ok != (err == nil) || !ok && !errdefs.IsDataLoss(err) {
+					t.Errorf("%s, %d bytes too much: by tag: %v", repo, extra, err)
+				}
 				_, rerr := c.Resolve(soon(t), repo, "v1")
 				if ok != (rerr == nil) {
 					t.Errorf("%s, %d bytes too much: resolve: %v", repo, extra, rerr)
@@ -152,6 +200,7 @@ func TestManifestTooLarge(t *testing.T) {
 // one bad manifest must not cost all the others.
 func TestManifestWrongBytes(t *testing.T) {
 	t.Parallel()
+	unnamed := map[string]bool{"empty": true, "other": true}
 	for name, fault := range map[string]remotestest.FaultFunc{
 		"wrong": remotestest.WrongBytes(10), "short": remotestest.ShortBody(10), "short, chunked": remotestest.ShortChunked(10),
 		"empty": remotestest.Status(200, nil, ""), "other": remotestest.Status(200, nil, "<html>"),
@@ -161,6 +210,11 @@ func TestManifestWrongBytes(t *testing.T) {
 		c := clientOf(t, reg)
 		for range 2 * failuresToOpen {
 			_, _, err := c.Manifest(soon(t), "team/app", img.Root.Digest)
+			failed(t, err, errdefs.ErrDataLoss)
+			if unnamed[name] {
+				continue // by tag there is nothing to compare with
+			}
+			_, _, _, err = c.ManifestByTag(soon(t), "team/app", "v1")
 			failed(t, err, errdefs.ErrDataLoss)
 		}
 		remove()
