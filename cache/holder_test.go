@@ -198,10 +198,12 @@ func TestLinksOf(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got, err := s.LinksOf("a.example/x"); len(got) != 2 || err != nil {
-		t.Errorf("got %v, %v, want 2 links", got, err)
-	}
-	if got, err := s.LinksOf("a.example"); len(got) != 0 || err != nil {
-		t.Errorf("got %v, %v, want none", got, err)
+	for repo, want := range map[string]int{"a.example/x": 2, "a.example/w": 1, "a.example": 0, "a.example/": 0, "a.example/y": 0, "z": 0} {
+		if got, err := s.LinksOf(repo); len(got) != want || err != nil {
+			t.Errorf("%s: got %v, %v, want %d links", repo, got, err, want)
+		}
+		if has, err := s.HasLinks(repo); has != (want > 0) || err != nil {
+			t.Errorf("%s has links: %t, %v, want %d", repo, has, err, want)
+		}
 	}
 }

@@ -36,7 +36,7 @@ func TestWindow(t *testing.T) {
 		b.resolve(ref, Hit)
 	})
 	if n != 1 || up.Count(http.MethodHead, "/manifests/1") != 1 {
-		t.Errorf("outside the window upstream saw %d requests, want 1 HEAD", n)
+		t.Errorf("outside the window upstream saw %d requests, %d HEADs in all, want 1 and 1", n, up.Count(http.MethodHead, ""))
 	}
 }
 

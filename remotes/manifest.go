@@ -218,8 +218,7 @@ func (r *Registry) fetchManifest(ctx context.Context, c *upstream.Client, repo R
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	r.keepManifest(ctx, repo, m)
-	return m.descriptor, nil
+	return r.keepManifest(ctx, repo, m), nil
 }
 
 // askManifest fetches a manifest from one upstream.

@@ -3,6 +3,8 @@ package remotes
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
@@ -55,6 +57,13 @@ func (p *passed) any() bool {
 	return p.all.Len() > 0
 }
 
+// anyOf reports whether there is one of a repository.
+func (p *passed) anyOf(repo Repository) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.ContainsFunc(p.all.Keys(), func(key string) bool { return strings.HasPrefix(key, passedKey(repo, "")) })
+}
+
 func (p *passed) get(repo Repository, dgst digest.Digest) (passedManifest, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -99,13 +108,25 @@ func (r *Registry) takePassed(ctx context.Context, repo Repository, dgst digest.
 }
 
 // keepManifest stores a manifest that upstream sent, or keeps it in memory if the
-// disk does not take it: that must not cost the answer.
-func (r *Registry) keepManifest(ctx context.Context, repo Repository, m passedManifest) {
+// disk does not take it: that must not cost the answer. It returns what the
+// manifest is from now on: of a document that does not say it, the first upstream
+// that sent it did.
+func (r *Registry) keepManifest(ctx context.Context, repo Repository, m passedManifest) ocispec.Descriptor {
 	if m.why = r.storeManifest(ctx, repo, m); m.why != nil {
 		r.Logger.InfoContext(ctx, "manifest is passed through without storing",
 			"ns", repo.Host, "repository", repo.Path, "digest", m.descriptor.Digest, "err", m.why)
 		r.passed.add(repo, m)
+		return m.descriptor
 	}
+	facts, err := r.Store.Facts(m.descriptor.Digest)
+	if err != nil || facts.MediaType == m.descriptor.MediaType {
+		return m.descriptor //nolint:nilerr // the document says enough
+	}
+	known, err := cache.ParseStored(m.data, facts.MediaType)
+	if err != nil {
+		return m.descriptor
+	}
+	return known.Describe(m.descriptor.Digest, m.data)
 }
 
 // storeManifest stores a manifest, with what it says of its blobs and to which

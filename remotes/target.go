@@ -12,7 +12,7 @@ import (
 // askUpstream finds the first upstream that both knows the tag and gives the
 // manifest it points to. sparing passes over those that have nothing to spare.
 func (r *Registry) askUpstream(ctx context.Context, ref Reference, sparing bool) (target ocispec.Descriptor, source string, err error) {
-	err = r.eachUpstream(ctx, ref.Repository, func(c *upstream.Client) error {
+	err = r.eachUpstream(ctx, ref.Repository, func(c *upstream.Client) (err error) {
 		if sparing {
 			if err := c.Spare(time.Now()); err != nil {
 				return err
@@ -30,11 +30,13 @@ func (r *Registry) askUpstream(ctx context.Context, ref Reference, sparing bool)
 }
 
 // isNew reports whether nothing of a repository is at hand: what a tag of it
-// points to has to be fetched, whatever that is. Of any other it may be stored, by
-// another tag, and registries that limit pulls count GETs of manifests and not HEADs.
+// points to is then fetched, whatever it is. That is in vain where another
+// repository brought the same. Of a repository that is known it would often be,
+// since tags move to what is stored by another tag; and registries that limit
+// pulls count GETs of manifests and not HEADs.
 func (r *Registry) isNew(repo Repository) bool {
 	known, err := r.Store.HasLinks(repo.String())
-	return err == nil && !known && !r.passed.any()
+	return err == nil && !known && !r.passed.anyOf(repo)
 }
 
 // fetchTagged brings what a tag points to from one upstream by a single request.
@@ -47,8 +49,7 @@ func (r *Registry) fetchTagged(ctx context.Context, c *upstream.Client, ref Refe
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	r.keepManifest(ctx, ref.Repository, m)
-	return m.descriptor, nil
+	return r.keepManifest(ctx, ref.Repository, m), nil
 }
 
 // resolveAt asks one upstream what a tag points to, and brings that if it is not

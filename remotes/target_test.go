@@ -9,6 +9,7 @@ import (
 	"github.com/larder-project/larder/cache"
 	"github.com/larder-project/larder/cache/disktest"
 	"github.com/larder-project/larder/remotes/remotestest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // sent is what an upstream saw of f, by method.
@@ -55,10 +56,15 @@ func TestNewRepositoryOnFailingDisk(t *testing.T) {
 	t.Parallel()
 	disk := disktest.NewFaulty(cache.OSDisk())
 	b, up := one(t, build(1), func(s *setup) { s.disk = disk })
+	up.PutImage("library/ap", "1", build(1))
+	shorter := app(t, "1")
+	shorter.Path = "library/ap"
 	disk.FailFrom(1, syscall.EROFS, disktest.Changes()...)
 	for i, want := range [][2]int{{0, 1}, {1, 0}, {1, 0}} {
-		if heads, gets := sent(up, func() { b.resolve(app(t, "1"), Miss) }); heads != want[0] || gets != want[1] {
-			t.Errorf("pull %d: %d HEAD and %d GET, want %v", i+1, heads, gets, want)
+		for _, ref := range []Reference{app(t, "1"), shorter} {
+			if heads, gets := sent(up, func() { b.resolve(ref, Miss) }); heads != want[0] || gets != want[1] {
+				t.Errorf("pull %d of %s: %d HEAD and %d GET, want %v", i+1, ref, heads, gets, want)
+			}
 		}
 	}
 }
@@ -84,5 +90,26 @@ func TestNewRepositoryBadAnswer(t *testing.T) {
 		}
 		heal()
 		b.resolve(app(t, "1"), Miss)
+	}
+}
+
+// TestSharedManifestIsOneThing: what a document is that does not say it, the first
+// upstream that sent it has said, for all repositories, by tag and by digest.
+func TestSharedManifestIsOneThing(t *testing.T) {
+	t.Parallel()
+	b, up := one(t, build(1))
+	doc := []byte(`{"schemaVersion":2,"manifests":[]}`)
+	desc := up.PutManifest("library/first", "1", ocispec.MediaTypeImageIndex, doc)
+	up.PutManifest("library/second", "1", remotestest.MediaTypeDockerList, doc)
+	for _, path := range []string{"library/first", "library/second"} {
+		for _, object := range []string{"1", desc.Digest.String()} {
+			ref, err := Repository{Host: DockerHub, Path: path}.WithObject(object)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if res, err := b.Resolve(soon(t), ref); err != nil || res.Descriptor.MediaType != desc.MediaType {
+				t.Errorf("%s: got %q, %v, want %q", ref, res.Descriptor.MediaType, err, desc.MediaType)
+			}
+		}
 	}
 }

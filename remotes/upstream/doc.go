@@ -70,10 +70,11 @@
 //
 // How often it asks. One request is one request: what timed out, or answered
 // with 429 or 5xx, is not asked again here. A blob's body that is cut off is
-// asked for again from there, and what comes for a tag by its digest. Where the
-// upstream redirects a blob to a link that another origin refuses with 401, 403,
-// 404 or 410, it is asked for another link, once an opening of the body. (TestTooManyRequestsIsAskedOnce,
-// TestServerErrorIsAskedOnce, TestTimeoutIsAskedOnce, TestBlobResumes,
+// asked for again from there; where what comes for a tag is cut, or not what the
+// digest with it says, that digest is asked for, once. Where the upstream redirects
+// a blob to a link that another origin refuses with 401, 403, 404 or 410, it is
+// asked for another link, once an opening of the body.
+// (TestTooManyRequestsIsAskedOnce, TestServerErrorIsAskedOnce, TestTimeoutIsAskedOnce, TestBlobResumes,
 // TestRefusedLink, TestLinkRefusedTwice, TestOnlyRefusedLinksAreRenewed)
 //
 // How much it asks. An upstream that asked to be left alone, by 429 or 503 with

@@ -49,6 +49,7 @@ func (c *Client) Manifest(ctx context.Context, repository string, dgst digest.Di
 // repository would ask for it right behind Resolve. The digest is upstream's
 // word, which the bytes have to match, or SHA-256 where upstream has none with a
 // body: the distribution specification says no more than SHOULD, and ECR had none.
+// Where the bytes are others, or fewer, those with that digest are asked for.
 func (c *Client) ManifestByTag(ctx context.Context, repository, tag string) (data []byte, dgst digest.Digest, contentType string, err error) {
 	p := purpose{op: "fetch manifest", object: repository + ":" + tag, repository: repository, accept: manifestTypes(), limit: MaxManifestSize}
 	err = c.exchange(ctx, p, func(ctx context.Context, x *exchange) (err error) {
@@ -74,11 +75,11 @@ func (x *exchange) manifestByTag(ctx context.Context, tag string) ([]byte, diges
 	}
 	data, err := io.ReadAll(resp.Body)
 	switch {
-	case err == nil && dgst == "":
-		return data, digest.FromBytes(data), nil
-	case err == nil:
-		return data, dgst, matches(data, dgst)
-	case dgst != "" && isCut(err):
+	case dgst == "":
+		return data, digest.FromBytes(data), err
+	case err == nil && matches(data, dgst) == nil:
+		return data, dgst, nil
+	case err == nil || isCut(err): // other bytes than announced, or fewer
 		data, err = x.manifest(ctx, dgst) // by containerd's client, which goes on where it is cut again
 	}
 	return data, dgst, err
@@ -123,7 +124,7 @@ func namedDigest(h http.Header) (digest.Digest, error) {
 // matches reports bytes that do not have the digest.
 func matches(data []byte, dgst digest.Digest) error {
 	if got := dgst.Algorithm().FromBytes(data); got != dgst {
-		return fmt.Errorf("%d bytes with digest %s: %w", len(data), got, errdefs.ErrDataLoss)
+		return fmt.Errorf("%d bytes with digest %s, not %s: %w", len(data), got, dgst, errdefs.ErrDataLoss)
 	}
 	return nil
 }

@@ -55,16 +55,17 @@ func TestManifestByTag(t *testing.T) {
 		asked  int
 		want   digest.Digest
 	}{
-		"plain":     {asked: 1, want: img.Root.Digest},
-		"no digest": {faults: []remotestest.FaultFunc{remotestest.SetHeader("Docker-Content-Digest", "")}, asked: 1, want: img.Root.Digest},
-		"SHA-512":   {faults: []remotestest.FaultFunc{remotestest.SetHeader("Docker-Content-Digest", long.String())}, asked: 1, want: long},
-		"cut":       {faults: []remotestest.FaultFunc{remotestest.Times(1, remotestest.CutBody(20))}, asked: 2, want: img.Root.Digest},
-		"cut twice": {faults: []remotestest.FaultFunc{remotestest.Times(2, remotestest.CutBody(20))}, asked: 3, want: img.Root.Digest},
+		"plain":        {asked: 1, want: img.Root.Digest},
+		"no digest":    {faults: []remotestest.FaultFunc{remotestest.SetHeader("Docker-Content-Digest", "")}, asked: 1, want: img.Root.Digest},
+		"SHA-512":      {faults: []remotestest.FaultFunc{remotestest.SetHeader("Docker-Content-Digest", long.String())}, asked: 1, want: long},
+		"another body": {faults: []remotestest.FaultFunc{remotestest.Times(1, remotestest.WrongBytes(10))}, asked: 2, want: img.Root.Digest},
+		"cut":          {faults: []remotestest.FaultFunc{remotestest.Times(1, remotestest.CutBody(20))}, asked: 2, want: img.Root.Digest},
+		"cut twice":    {faults: []remotestest.FaultFunc{remotestest.Times(2, remotestest.CutBody(20))}, asked: 3, want: img.Root.Digest},
 
-		"another's digest":      {faults: []remotestest.FaultFunc{remotestest.SetHeader("Docker-Content-Digest", digest.FromString("x").String())}, asked: 1},
+		"another's digest":      {faults: []remotestest.FaultFunc{remotestest.SetHeader("Docker-Content-Digest", digest.FromString("x").String())}, asked: 2},
 		"another algorithm's":   {faults: []remotestest.FaultFunc{remotestest.SetHeader("Docker-Content-Digest", "sha512:"+img.Root.Digest.Encoded())}, asked: 1},
 		"no digest, and cut":    {faults: []remotestest.FaultFunc{remotestest.SetHeader("Docker-Content-Digest", ""), remotestest.CutBody(20)}, asked: 1},
-		"wrong bytes":           {faults: []remotestest.FaultFunc{remotestest.WrongBytes(10)}, asked: 1},
+		"wrong bytes":           {faults: []remotestest.FaultFunc{remotestest.WrongBytes(10)}, asked: 2},
 		"too long, and says so": {faults: []remotestest.FaultFunc{remotestest.WrongContentLength(MaxManifestSize)}, asked: 1},
 	} {
 		t.Run(name, func(t *testing.T) {
