@@ -104,11 +104,14 @@ func (f *Fill) complete(ctx context.Context, in *ingest, src Source) (source str
 		if err == nil {
 			err = fmt.Errorf("%s sent wrong bytes: %v: %w", source, verr, errdefs.ErrDataLoss) //nolint:errorlint // its kind is for writers
 		}
+		if again || !(resumed || outOfRange || pieces > 1) {
+			// Nobody goes on from these bytes. Readers are told by finish: who
+			// asked again before would join this fill, and get its error once more.
+			in.forget()
+			return source, err
+		}
 		if rerr := f.restart(ctx, in); rerr != nil {
 			return source, errors.Join(err, rerr)
-		}
-		if again || !(resumed || outOfRange || pieces > 1) {
-			return source, err
 		}
 		f.store.logger.WarnContext(ctx, "fill: resumed bytes do not fit, fetching the whole", "digest", f.digest, "err", err)
 	}
