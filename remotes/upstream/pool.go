@@ -54,7 +54,7 @@ type Options struct {
 	// than one. Default 1. It has no more than one at a host with MaxSpeed.
 	Parallel int
 	// Ahead bounds, over all blobs, the bytes that came before their turn. Default
-	// 16 MiB.
+	// 32 MiB.
 	Ahead int64
 	// Hosts are settings of single upstreams, by host[:port] as in an Endpoint.
 	Hosts map[string]Host
@@ -78,7 +78,7 @@ func (o Options) withDefaults() Options {
 		o.Parallel = 1
 	}
 	if o.Ahead == 0 {
-		o.Ahead = 16 << 20
+		o.Ahead = 32 << 20
 	}
 	if o.Pause == 0 {
 		o.Pause = 10 * time.Second

@@ -53,6 +53,7 @@ type Governor struct {
 
 	since time.Time // of the span
 	bytes int64     // in it
+	each  float64   // bytes a second of one connection, in the last one
 }
 
 // level is a number of connections, and the speed of all together.
@@ -137,11 +138,23 @@ func (g *Governor) Refused() {
 	g.quiet = time.Now().Add(backoff)
 }
 
-// Resting is for how long nothing will be tried.
+// Resting is for how long nobody will get one more: nothing is tried, and all that
+// are worth it are there.
 func (g *Governor) Resting() time.Duration {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.running < g.target {
+		return 0
+	}
 	return max(0, time.Until(g.quiet))
+}
+
+// Each is how many bytes a second one connection brought in the last span, 0 if
+// there was none yet.
+func (g *Governor) Each() float64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.each
 }
 
 // Received counts bytes of any connection.
@@ -154,7 +167,9 @@ func (g *Governor) Received(n int) {
 	}
 	now := time.Now()
 	if took := now.Sub(g.since); took >= min(max(leastSpan, spanOpenings*g.opening), maxSpan) {
-		g.decide(now, level{connections: g.running, speed: float64(g.bytes) / took.Seconds()})
+		is := level{connections: g.running, speed: float64(g.bytes) / took.Seconds()}
+		g.each = is.speed / float64(max(1, is.connections))
+		g.decide(now, is)
 		g.begin(now)
 	}
 }

@@ -91,10 +91,15 @@ func (b *Body) lead(now time.Time) int64 {
 	return min(max(int64(b.speed(now)*ahead.Seconds()), leastLead), maxLead)
 }
 
-// leap appends a leap: as much as comes while nothing else will be tried, and
-// all that is left if nothing ever will.
+// leap appends a leap: as much as comes by one connection while nothing else will be
+// tried, and all that is left if nothing ever will. What several have brought so
+// far would make it too long: nobody else fetches anything before it is near its end.
 func (b *Body) leap(s *slot, now time.Time, ahead bool) {
-	n := min(max(int64(b.speed(now)*max(leapTime, b.governor.Resting()).Seconds()), First), maxLeap)
+	speed := b.speed(now)
+	if each := b.governor.Each(); each > 0 {
+		speed = min(speed, each)
+	}
+	n := min(max(int64(speed*max(leapTime, b.governor.Resting()).Seconds()), First), maxLeap)
 	if left := b.size - b.next; b.single || left-n < First {
 		n = left
 	}
