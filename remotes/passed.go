@@ -120,7 +120,7 @@ func (r *Registry) keepManifest(ctx context.Context, repo Repository, m passedMa
 	}
 	facts, err := r.Store.Facts(m.descriptor.Digest)
 	if err != nil || facts.MediaType == m.descriptor.MediaType {
-		return m.descriptor //nolint:nilerr // the document says enough
+		return m.descriptor
 	}
 	known, err := cache.ParseStored(m.data, facts.MediaType)
 	if err != nil {
