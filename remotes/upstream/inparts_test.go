@@ -139,7 +139,7 @@ func TestInParts(t *testing.T) {
 				t.Errorf("%s: places are lost", name)
 			}
 			c.site.places.blobs.Release(24)
-			if left := c.memory.Left(); left != 16<<20 {
+			if left := c.memory.Left(); left != defaultAhead {
 				t.Errorf("%s: %d bytes of memory are left", name, left)
 			}
 		}
@@ -284,7 +284,7 @@ func TestPartFaults(t *testing.T) {
 			if err != nil || size != desc.Size || !bytes.Equal(data, large()) {
 				t.Errorf("%d bytes of %d, %v", len(data), size, err)
 			}
-			if !c.site.places.blobs.TryAcquire(24) || c.memory.Left() != 16<<20 {
+			if !c.site.places.blobs.TryAcquire(24) || c.memory.Left() != defaultAhead {
 				t.Errorf("places are lost, or memory: %d bytes are left", c.memory.Left())
 			}
 			if err := resolve(soon(t), c); !errdefs.IsNotFound(err) {
@@ -324,7 +324,7 @@ func TestPartFaultsForGood(t *testing.T) {
 			if n := len(reg.Requests()); n > 60 {
 				t.Errorf("%d requests", n)
 			}
-			if !c.site.places.blobs.TryAcquire(24) || c.memory.Left() != 16<<20 {
+			if !c.site.places.blobs.TryAcquire(24) || c.memory.Left() != defaultAhead {
 				t.Error("places are lost, or memory")
 			}
 		})
@@ -489,7 +489,7 @@ func TestPartsEnd(t *testing.T) {
 			}
 		}
 		body.Close()
-		if !c.site.places.blobs.TryAcquire(24) || c.memory.Left() != 16<<20 {
+		if !c.site.places.blobs.TryAcquire(24) || c.memory.Left() != defaultAhead {
 			t.Error("places are lost, or memory")
 		}
 	}

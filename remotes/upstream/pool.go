@@ -18,6 +18,10 @@ import (
 // host in ns.
 const maxClients = 512
 
+// defaultAhead is room for sixteen parts, which is what a line of 20 MB/s a
+// connection takes beside the layers' own connections.
+const defaultAhead = 32 << 20
+
 // Options of a Pool. The zero value of a field means its default.
 type Options struct {
 	// UserAgent is sent with every request. Default "larder".
@@ -78,7 +82,7 @@ func (o Options) withDefaults() Options {
 		o.Parallel = 1
 	}
 	if o.Ahead == 0 {
-		o.Ahead = 32 << 20
+		o.Ahead = defaultAhead
 	}
 	if o.Pause == 0 {
 		o.Pause = 10 * time.Second
