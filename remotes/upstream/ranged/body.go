@@ -54,6 +54,7 @@ type Body struct {
 	err   error
 	from  int64
 	began time.Time
+	leapt pace // of leaps
 
 	// mu guards what follows, and the parts. It is held while the governor and
 	// the memory are asked, and never while something is read.
@@ -133,7 +134,9 @@ func (b *Body) readLeap(head *part, p []byte) (int, error) {
 		}
 		head.empty++
 	}
+	began := time.Now()
 	n, err := head.body.Read(p[:min(int64(len(p)), head.left())])
+	b.leapt.note(n, time.Since(began))
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	head.first += int64(n)

@@ -53,7 +53,6 @@ type Governor struct {
 
 	since time.Time // of the span
 	bytes int64     // in it
-	each  float64   // bytes a second of one connection, in the last one
 }
 
 // level is a number of connections, and the speed of all together.
@@ -149,14 +148,6 @@ func (g *Governor) Resting() time.Duration {
 	return max(0, time.Until(g.quiet))
 }
 
-// Each is how many bytes a second one connection brought in the last span, 0 if
-// there was none yet.
-func (g *Governor) Each() float64 {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.each
-}
-
 // Received counts bytes of any connection.
 func (g *Governor) Received(n int) {
 	g.mu.Lock()
@@ -167,9 +158,7 @@ func (g *Governor) Received(n int) {
 	}
 	now := time.Now()
 	if took := now.Sub(g.since); took >= min(max(leastSpan, spanOpenings*g.opening), maxSpan) {
-		is := level{connections: g.running, speed: float64(g.bytes) / took.Seconds()}
-		g.each = is.speed / float64(max(1, is.connections))
-		g.decide(now, is)
+		g.decide(now, level{connections: g.running, speed: float64(g.bytes) / took.Seconds()})
 		g.begin(now)
 	}
 }

@@ -96,8 +96,8 @@ func (b *Body) lead(now time.Time) int64 {
 // far would make it too long: nobody else fetches anything before it is near its end.
 func (b *Body) leap(s *slot, now time.Time, ahead bool) {
 	speed := b.speed(now)
-	if each := b.governor.Each(); each > 0 {
-		speed = min(speed, each)
+	if b.leapt.took > leastSpan/2 {
+		speed = min(speed, b.leapt.speed())
 	}
 	n := min(max(int64(speed*max(leapTime, b.governor.Resting()).Seconds()), First), maxLeap)
 	if left := b.size - b.next; b.single || left-n < First {

@@ -20,8 +20,8 @@ func TestLeap(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			now := time.Now()
-			g := &Governor{running: tc.running, target: tc.target, quiet: now.Add(2 * time.Second), each: 20e6}
-			b := &Body{governor: g, began: now.Add(-time.Second), pos: 120e6, next: 120e6, size: 1 << 30, base: &slot{}}
+			g := &Governor{running: tc.running, target: tc.target, quiet: now.Add(2 * time.Second)}
+			b := &Body{governor: g, began: now.Add(-time.Second), pos: 120e6, next: 120e6, size: 1 << 30, base: &slot{}, leapt: pace{bytes: 20e6, took: time.Second}}
 			b.leap(b.base, now, false)
 			if got := b.parts[0].left(); got != tc.want {
 				t.Errorf("%s: a leap of %d bytes, want %d", name, got, tc.want)
