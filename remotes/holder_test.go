@@ -219,10 +219,7 @@ func mustShowBytes(t *testing.T, answer http.HandlerFunc, known bool) {
 		t.Errorf("blob: %d bytes were served", n)
 	}
 	for _, object := range []string{"1", img.Root.Digest.String()} {
-		ref, err := publicC().WithObject(object)
-		if err != nil {
-			t.Fatal(err)
-		}
+		ref := inRepo(t, publicC(), object)
 		if m, err := b.Manifest(soon(t), ref); err == nil {
 			t.Errorf("manifest %s: %d bytes were served", object, len(m.Data))
 		}

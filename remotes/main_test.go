@@ -183,7 +183,18 @@ func build(seed uint64) remotestest.Image {
 // app is docker.io/library/app by tag or digest.
 func app(t *testing.T, object string) Reference {
 	t.Helper()
-	ref, err := Repository{Host: DockerHub, Path: "library/app"}.WithObject(object)
+	return inRepo(t, appRepo(), object)
+}
+
+// library is app for another repository beside it.
+func library(t *testing.T, name, object string) Reference {
+	t.Helper()
+	return inRepo(t, Repository{Host: DockerHub, Path: "library/" + name}, object)
+}
+
+func inRepo(t *testing.T, repo Repository, object string) Reference {
+	t.Helper()
+	ref, err := repo.WithObject(object)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -189,8 +189,7 @@ func TestManifestSharedByRepositories(t *testing.T) {
 	b, up := one(t, img)
 	up.PutImage("library/other", "1", img)
 	up.PutImage("library/other", "0", build(2))
-	other, older := app(t, "1"), app(t, "0")
-	other.Path, older.Path = "library/other", "library/other"
+	other, older := library(t, "other", "1"), library(t, "other", "0")
 	b.resolve(app(t, "1"), Miss)
 	b.resolve(older, Miss) // else its first tag is got whatever it is
 	if heads, gets := sent(up, func() { b.resolve(other, Miss) }); heads != 1 || gets != 0 {

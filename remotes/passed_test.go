@@ -250,10 +250,7 @@ func TestFaultyDiskWidensNoGrant(t *testing.T) {
 			}
 			b.up.PutImage(secretB().Path, "1", elsewhere)
 			pull := func(tag string, img remotestest.Image) {
-				ref, err := secretA().WithObject(tag)
-				if err != nil {
-					t.Fatal(err)
-				}
+				ref := inRepo(t, secretA(), tag)
 				if err := b.pullAsClient(b.admitted(secretA(), tag), ref, img); err != nil {
 					t.Errorf("%s: %v", tag, err)
 				}
@@ -268,10 +265,7 @@ func TestFaultyDiskWidensNoGrant(t *testing.T) {
 					blob.Close()
 					t.Errorf("%s of a private repository is served to another", desc.Digest)
 				}
-				ref, err := secretB().WithObject(desc.Digest.String())
-				if err != nil {
-					t.Fatal(err)
-				}
+				ref := inRepo(t, secretB(), desc.Digest.String())
 				if _, err := b.Manifest(ctx, ref); err == nil {
 					t.Errorf("manifest %s of a private repository is served to another", desc.Digest)
 				}

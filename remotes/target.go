@@ -12,6 +12,10 @@ import (
 // askUpstream finds the first upstream that both knows the tag and gives the
 // manifest it points to. sparing passes over those that have nothing to spare.
 func (r *Registry) askUpstream(ctx context.Context, ref Reference, sparing bool) (target ocispec.Descriptor, source string, err error) {
+	ask := r.resolveAt
+	if r.isNew(ref.Repository) {
+		ask = r.fetchTagged
+	}
 	err = r.eachUpstream(ctx, ref.Repository, func(c *upstream.Client) (err error) {
 		if sparing {
 			if err := c.Spare(time.Now()); err != nil {
@@ -19,11 +23,7 @@ func (r *Registry) askUpstream(ctx context.Context, ref Reference, sparing bool)
 			}
 		}
 		source = c.Endpoint().String()
-		if r.isNew(ref.Repository) {
-			target, err = r.fetchTagged(ctx, c, ref)
-		} else {
-			target, err = r.resolveAt(ctx, c, ref)
-		}
+		target, err = ask(ctx, c, ref)
 		return err
 	})
 	return target, source, err

@@ -29,8 +29,7 @@ func TestNewRepositoryIsAskedOnce(t *testing.T) {
 	up.PutImage("library/app", "same", img)
 	up.PutImage("library/app", "other", build(2))
 	up.PutImage("library/ap", "1", img)
-	shorter := app(t, "1")
-	shorter.Path = "library/ap"
+	shorter := library(t, "ap", "1")
 	for _, step := range []struct {
 		what        string
 		ref         Reference
@@ -57,8 +56,7 @@ func TestNewRepositoryOnFailingDisk(t *testing.T) {
 	disk := disktest.NewFaulty(cache.OSDisk())
 	b, up := one(t, build(1), func(s *setup) { s.disk = disk })
 	up.PutImage("library/ap", "1", build(1))
-	shorter := app(t, "1")
-	shorter.Path = "library/ap"
+	shorter := library(t, "ap", "1")
 	disk.FailFrom(1, syscall.EROFS, disktest.Changes()...)
 	for i, want := range [][2]int{{0, 1}, {1, 0}, {1, 0}} {
 		for _, ref := range []Reference{app(t, "1"), shorter} {
@@ -101,12 +99,9 @@ func TestSharedManifestIsOneThing(t *testing.T) {
 	doc := []byte(`{"schemaVersion":2,"manifests":[]}`)
 	desc := up.PutManifest("library/first", "1", ocispec.MediaTypeImageIndex, doc)
 	up.PutManifest("library/second", "1", remotestest.MediaTypeDockerList, doc)
-	for _, path := range []string{"library/first", "library/second"} {
+	for _, name := range []string{"first", "second"} {
 		for _, object := range []string{"1", desc.Digest.String()} {
-			ref, err := Repository{Host: DockerHub, Path: path}.WithObject(object)
-			if err != nil {
-				t.Fatal(err)
-			}
+			ref := library(t, name, object)
 			if res, err := b.Resolve(soon(t), ref); err != nil || res.Descriptor.MediaType != desc.MediaType {
 				t.Errorf("%s: got %q, %v, want %q", ref, res.Descriptor.MediaType, err, desc.MediaType)
 			}

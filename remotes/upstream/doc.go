@@ -74,8 +74,9 @@
 // digest with it says, that digest is asked for, once. Where the upstream redirects
 // a blob to a link that another origin refuses with 401, 403, 404 or 410, it is
 // asked for another link, once an opening of the body.
-// (TestTooManyRequestsIsAskedOnce, TestServerErrorIsAskedOnce, TestTimeoutIsAskedOnce, TestBlobResumes,
-// TestRefusedLink, TestLinkRefusedTwice, TestOnlyRefusedLinksAreRenewed)
+// (TestTooManyRequestsIsAskedOnce, TestServerErrorIsAskedOnce,
+// TestTimeoutIsAskedOnce, TestBlobResumes, TestManifestByTag, TestRefusedLink,
+// TestLinkRefusedTwice, TestOnlyRefusedLinksAreRenewed)
 //
 // How much it asks. An upstream that asked to be left alone, by 429 or 503 with
 // Retry-After, gets no request before that time; with nothing left of its

@@ -12,10 +12,15 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
+// aboutManifest is the purpose of asking for a manifest; which is ":tag" or "@digest".
+func aboutManifest(op, repository, which string) purpose {
+	return purpose{op: op, object: repository + which, repository: repository, accept: manifestTypes(), limit: MaxManifestSize}
+}
+
 // Resolve asks what a tag points to, by HEAD. The descriptor is upstream's
 // word, its size at most MaxManifestSize.
 func (c *Client) Resolve(ctx context.Context, repository, tag string) (ocispec.Descriptor, error) {
-	p := purpose{op: "resolve", object: repository + ":" + tag, repository: repository, accept: manifestTypes(), limit: MaxManifestSize}
+	p := aboutManifest("resolve", repository, ":"+tag)
 	var desc ocispec.Descriptor
 	err := c.exchange(ctx, p, func(ctx context.Context, x *exchange) (err error) {
 		_, desc, err = x.resolver.Resolve(ctx, c.name(repository)+":"+tag)
@@ -30,7 +35,7 @@ func (c *Client) Resolve(ctx context.Context, repository, tag string) (ocispec.D
 // Manifest fetches a manifest or index by digest and checks it. contentType
 // is what upstream called it, in lower case and without parameters.
 func (c *Client) Manifest(ctx context.Context, repository string, dgst digest.Digest) (data []byte, contentType string, err error) {
-	p := purpose{op: "fetch manifest", object: repository + "@" + dgst.String(), repository: repository, accept: manifestTypes(), limit: MaxManifestSize}
+	p := aboutManifest("fetch manifest", repository, "@"+dgst.String())
 	if err := c.checkDigest(p, dgst); err != nil {
 		return nil, "", err
 	}
@@ -51,7 +56,7 @@ func (c *Client) Manifest(ctx context.Context, repository string, dgst digest.Di
 // body: the distribution specification says no more than SHOULD, and ECR had none.
 // Where the bytes are others, or fewer, those with that digest are asked for.
 func (c *Client) ManifestByTag(ctx context.Context, repository, tag string) (data []byte, dgst digest.Digest, contentType string, err error) {
-	p := purpose{op: "fetch manifest", object: repository + ":" + tag, repository: repository, accept: manifestTypes(), limit: MaxManifestSize}
+	p := aboutManifest("fetch manifest", repository, ":"+tag)
 	err = c.exchange(ctx, p, func(ctx context.Context, x *exchange) (err error) {
 		data, dgst, err = x.manifestByTag(ctx, tag)
 		contentType = x.contentType
